@@ -63,7 +63,7 @@ func Change[T any](tx Tx, k Kind, id string, fn func(*T) error) (*T, error) {
 	return v, tx.Replace(k, rec)
 }
 
-// Query finds and decodes documents inside a transaction.
+// Select finds and decodes documents inside a transaction.
 func Select[T any](tx Tx, k Kind, q Query) ([]*T, int, error) {
 	page, err := tx.Find(k, q)
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tidwall/sjson"
+
 	"github.com/portcullis-id/portcullis/problem"
 )
 
@@ -183,7 +185,7 @@ func CreateUser(tx Tx, c *Connection, u *User, hash string) error {
 	if hash == "" {
 		return nil
 	}
-	return Add(tx, KindPassword, u.ID, password{UserID: u.ID, Hash: hash, SetAt: now})
+	return Add(tx, KindPassword, identityID(c.ID, primary.UserID), password{UserID: u.ID, Hash: hash, SetAt: now})
 }
 
 func userIdentifiers(connectionID string, u *User) map[string]bool {
@@ -291,10 +293,26 @@ func userByRef(tx Tx, k Kind, ref string) (*User, error) {
 	return Load[User](tx, KindUser, to.UserID)
 }
 
-// PasswordHash returns the hash of a user's password and the former ones, newest
-// first, or fails with problem.NotFound when the user has none.
-func PasswordHash(tx Tx, userID string) (hash string, former []string, err error) {
-	p, err := Load[password](tx, KindPassword, userID)
+// passwordID is the document of a user's password at a database connection. It
+// hangs on the identity, so that a linked account keeps its own.
+func passwordID(c *Connection, u *User) (string, error) {
+	for _, i := range u.Identities {
+		if i.ConnectionID == c.ID {
+			return identityID(c.ID, i.UserID), nil
+		}
+	}
+	return "", problem.New(problem.NotFound, "inexistent_identity", "The user has no account at the connection %s", c.Name)
+}
+
+// PasswordHash returns the hash of a user's password at a database connection and
+// the former ones, newest first, or fails with problem.NotFound when there is
+// none.
+func PasswordHash(tx Tx, c *Connection, u *User) (hash string, former []string, err error) {
+	id, err := passwordID(c, u)
+	if err != nil {
+		return "", nil, err
+	}
+	p, err := Load[password](tx, KindPassword, id)
 	if err != nil {
 		return "", nil, err
 	}
@@ -307,13 +325,17 @@ const maxHistory = 24
 
 // SetPasswordHash stores the hash of a new password inside a transaction. With
 // rehash set it is the old password in a new form: no history, no reset date.
-func SetPasswordHash(tx Tx, userID, hash string, rehash bool) error {
+func SetPasswordHash(tx Tx, c *Connection, u *User, hash string, rehash bool) error {
+	id, err := passwordID(c, u)
+	if err != nil {
+		return err
+	}
 	now := tx.Now()
-	old, err := Load[password](tx, KindPassword, userID)
+	old, err := Load[password](tx, KindPassword, id)
 	if err != nil && !problem.Is(err, problem.NotFound) {
 		return err
 	}
-	p := password{UserID: userID, Hash: hash, SetAt: now}
+	p := password{UserID: u.ID, Hash: hash, SetAt: now}
 	if old != nil {
 		p.History = old.History
 		if rehash {
@@ -323,10 +345,10 @@ func SetPasswordHash(tx Tx, userID, hash string, rehash bool) error {
 			p.History = p.History[:min(len(p.History), maxHistory)]
 		}
 	}
-	if err := Set(tx, KindPassword, userID, p); err != nil || rehash {
+	if err := Set(tx, KindPassword, id, p); err != nil || rehash {
 		return err
 	}
-	_, err = Change(tx, KindUser, userID, func(u *User) error {
+	_, err = Change(tx, KindUser, u.ID, func(u *User) error {
 		u.LastPasswordReset, u.UpdatedAt = &now, now
 		return nil
 	})
@@ -365,9 +387,19 @@ func LinkIdentity(tx Tx, primaryID, secondaryID string) (*User, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, i := range moved {
-		if err := Set(tx, KindIdentity, identityID(i.ConnectionID, i.UserID), identifier{primaryID, i.ConnectionID}); err != nil {
+	// What the account logs in with, and its password, move along with it.
+	for _, k := range []Kind{KindIdentity, KindIdentifier, KindPassword} {
+		refs, err := tx.Find(k, Query{Where: []Cond{{Column: "user_id", Value: secondaryID}}})
+		if err != nil {
 			return nil, err
+		}
+		for _, rec := range refs.Records {
+			if rec.Doc, err = sjson.SetBytes(rec.Doc, "user_id", primaryID); err != nil {
+				return nil, fmt.Errorf("encode %s: %w", k, err)
+			}
+			if err := tx.Replace(k, rec); err != nil {
+				return nil, err
+			}
 		}
 	}
 	_, err = DeleteUser(tx, secondaryID)
@@ -397,6 +429,13 @@ func UnlinkIdentity(tx Tx, userID, provider, sub string) (*User, error) {
 	if err != nil {
 		return nil, err
 	}
-	_, err = tx.Delete(KindIdentity, identityID(gone.ConnectionID, gone.UserID))
+	for _, k := range []Kind{KindIdentity, KindPassword} {
+		if _, err := tx.Delete(k, identityID(gone.ConnectionID, gone.UserID)); err != nil {
+			return nil, err
+		}
+	}
+	if gone.Provider == StrategyDatabase {
+		_, err = tx.DeleteWhere(KindIdentifier, []Cond{{Column: "user_id", Value: userID}, {Column: "connection_id", Value: gone.ConnectionID}})
+	}
 	return u, err
 }

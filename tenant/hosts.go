@@ -1,0 +1,59 @@
+package tenant
+
+import (
+	"net"
+	"strconv"
+	"strings"
+)
+
+// Hosts maps host names to tenants and back. It is configuration, not input: no
+// header but the Host of a request, looked up here, decides where a link or an
+// issuer points.
+type Hosts struct {
+	// Domain is the parent of all tenants' hosts, such as "id.example.com".
+	Domain string
+	// Port is the public HTTPS port; it shows in URLs unless it is 443.
+	Port int
+	// Default is the tenant that answers on the bare domain and on IP addresses; none
+	// when empty.
+	Default string
+}
+
+// Name returns the name of the tenant that a Host header leads to. It does not
+// say that there is such a tenant. A port in the header is ignored, as load
+// balancers change it.
+func (h Hosts) Name(host string) (string, bool) {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+	if host == "" || len(host) > 253 {
+		return "", false
+	}
+	if host == h.Domain || net.ParseIP(host) != nil {
+		return h.Default, h.Default != ""
+	}
+	name, ok := strings.CutSuffix(host, "."+h.Domain)
+	if !ok || name == "" || strings.Contains(name, ".") {
+		return "", false
+	}
+	return name, true
+}
+
+// Host is a tenant's canonical host, with the port where it is not 443.
+func (h Hosts) Host(tenant string) string {
+	host := h.Domain
+	if tenant != h.Default {
+		host = tenant + "." + h.Domain
+	}
+	if h.Port != 0 && h.Port != 443 {
+		host += ":" + strconv.Itoa(h.Port)
+	}
+	return host
+}
+
+// URL is the tenant's base URL and issuer: it ends in a slash, as Auth0's does.
+func (h Hosts) URL(tenant string) string { return "https://" + h.Host(tenant) + "/" }
+
+// ManagementAudience is the identifier of the tenant's Management API.
+func (h Hosts) ManagementAudience(tenant string) string { return h.URL(tenant) + "api/v2/" }
