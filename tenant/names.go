@@ -19,6 +19,20 @@ var nameForm = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]*[a-z0-9])?$`)
 // CheckName reports whether a tenant may be called so: a DNS label of 3 to 63
 // lower-case letters, digits and inner hyphens that is not reserved.
 func CheckName(name string) error {
+	if err := checkForm(name); err != nil {
+		return err
+	}
+	if slices.Contains(reserved, name) {
+		return problem.New(problem.Invalid, "invalid_tenant_name", "name %q is reserved for the appliance; reserved are: %s", name, strings.Join(reserved, ", "))
+	}
+	return nil
+}
+
+// CheckRootName reports whether the root tenant authority may be called so. It is
+// of the environment itself, so reserved names such as "config" are free to it.
+func CheckRootName(name string) error { return checkForm(name) }
+
+func checkForm(name string) error {
 	const allowed = "allowed are 3 to 63 lower-case letters, digits and hyphens, not at an end"
 	switch {
 	case len(name) < 3:
@@ -27,8 +41,6 @@ func CheckName(name string) error {
 		return problem.New(problem.Invalid, "invalid_tenant_name", "name is longer than 63 characters; %s", allowed)
 	case !nameForm.MatchString(name) || strings.HasPrefix(name, "xn--"):
 		return problem.New(problem.Invalid, "invalid_tenant_name", "name %q has a character that a host name cannot have; %s", name, allowed)
-	case slices.Contains(reserved, name):
-		return problem.New(problem.Invalid, "invalid_tenant_name", "name %q is reserved for the appliance; reserved are: %s", name, strings.Join(reserved, ", "))
 	}
 	return nil
 }
