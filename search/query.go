@@ -1,6 +1,6 @@
 package search
 
-// Query is a parsed query string.
+// Query is a parsed query string. Parse makes it; an engine runs it.
 type Query struct {
 	Root Node
 }
@@ -8,10 +8,10 @@ type Query struct {
 // Node is one of *And, *Or, *Not, *Match, *Range and *Exists.
 type Node interface{ node() }
 
-// And holds when all of its nodes hold.
+// And holds when all of its nodes hold. With no nodes it always holds.
 type And struct{ Nodes []Node }
 
-// Or holds when one of its nodes holds.
+// Or holds when one of its nodes holds. With no nodes it never holds.
 type Or struct{ Nodes []Node }
 
 // Not holds when its node does not.
