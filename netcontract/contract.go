@@ -29,7 +29,7 @@ const (
 // The rows between the appliance and the world. SMTP and Traces stand in the
 // portcullis profile alone.
 const (
-	LoadBalancer    RowID = "lb"
+	LB              RowID = "lb"
 	WebtaskCallback RowID = "webtask-callback"
 	CLI             RowID = "cli"
 	UpdatePackages  RowID = "update-packages"
@@ -273,6 +273,16 @@ func (t Table) Row(id RowID) (Row, bool) {
 		}
 	}
 	return Row{}, false
+}
+
+// Port is a port of a row for a listener's default: the wanted one if the row
+// declares it, else the row's first. It is 0 when the table has no such row.
+func (t Table) Port(id RowID, want int) int {
+	r, _ := t.Row(id)
+	if slices.ContainsFunc(r.Ports, func(p PortRange) bool { return p.Contains(want) }) {
+		return want
+	}
+	return r.Port()
 }
 
 // WithHosts returns the table with other hosts in one row: the depot that the

@@ -43,7 +43,7 @@ func TestGolden(t *testing.T) {
 }
 
 func TestDocumentIsGenerated(t *testing.T) {
-	golden.Equal(t, "../docs/network-contract.md", render(t, contract(t, netcontract.Portcullis), netcontract.Markdown))
+	golden.Equal(t, "../docs/network-contract.md", render(t, contract(t, netcontract.ProfilePortcullis), netcontract.Markdown))
 }
 
 // markdownTables reads the cells of the page's tables back, without their heads.
@@ -72,7 +72,7 @@ func markdownTables(page string) [][][]string {
 
 // The published list, typed off it: ports, hosts, addresses and flags.
 func TestPSaaSIsThePublishedList(t *testing.T) {
-	page := string(render(t, contract(t, netcontract.PSaaS), netcontract.Markdown))
+	page := string(render(t, contract(t, netcontract.ProfilePSaaS), netcontract.Markdown))
 	tables := markdownTables(page)
 	if len(tables) != 2 {
 		t.Fatalf("%d tables, want 2", len(tables))
@@ -159,7 +159,7 @@ func TestRowsOfTheDesign(t *testing.T) {
 		{netcontract.Grafana, "3000", "tcp", netcontract.Mutual, netcontract.Conditional},
 		{netcontract.Maintenance, "22", "tcp", netcontract.Mutual, netcontract.Optional},
 		{netcontract.ICMPEcho, "ICMP", "icmp", netcontract.Mutual, netcontract.Optional},
-		{netcontract.LoadBalancer, "80/(443 or 4443)", "tcp", netcontract.Inbound, netcontract.Required},
+		{netcontract.LB, "80/(443 or 4443)", "tcp", netcontract.Inbound, netcontract.Required},
 		{netcontract.WebtaskCallback, "443", "tcp", netcontract.Outbound, netcontract.Required},
 		{netcontract.CLI, "10121", "tcp", netcontract.Both, netcontract.Optional},
 		{netcontract.UpdatePackages, "80/443", "tcp", netcontract.Outbound, netcontract.Required},
@@ -197,15 +197,15 @@ func TestRowsOfTheDesign(t *testing.T) {
 
 func TestRowsBeyondTheList(t *testing.T) {
 	for id, ports := range map[netcontract.RowID]string{netcontract.SMTP: "25/465/587", netcontract.Traces: "4318"} {
-		if _, ok := contract(t, netcontract.PSaaS).Row(id); ok {
+		if _, ok := contract(t, netcontract.ProfilePSaaS).Row(id); ok {
 			t.Errorf("%s is in the psaas profile", id)
 		}
-		r, ok := contract(t, netcontract.Portcullis).Row(id)
+		r, ok := contract(t, netcontract.ProfilePortcullis).Row(id)
 		if !ok || !r.Added || r.Line != 0 || r.PortText() != ports || r.Need() != netcontract.Conditional {
 			t.Errorf("%s: %+v", id, r)
 		}
 	}
-	for _, r := range contract(t, netcontract.Portcullis).Rows() {
+	for _, r := range contract(t, netcontract.ProfilePortcullis).Rows() {
 		if r.Added != (r.ID == netcontract.SMTP || r.ID == netcontract.Traces) {
 			t.Errorf("%s: Added is %v", r.ID, r.Added)
 		}
@@ -251,11 +251,22 @@ func TestEveryIDIsShown(t *testing.T) {
 func TestRowPort(t *testing.T) {
 	table := contract(t, "")
 	for id, want := range map[netcontract.RowID]int{
-		netcontract.LoadBalancer: 80, netcontract.Health: 9110, netcontract.CLI: 10121,
+		netcontract.LB: 80, netcontract.Health: 9110, netcontract.CLI: 10121,
 		netcontract.Control: 7777, netcontract.SearchTransport: 9300, netcontract.ICMPEcho: 0,
 	} {
 		if r, _ := table.Row(id); r.Port() != want {
 			t.Errorf("%s: port %d, want %d", id, r.Port(), want)
+		}
+	}
+	for _, c := range []struct {
+		id         netcontract.RowID
+		want, port int
+	}{
+		{netcontract.LB, 443, 443}, {netcontract.LB, 4443, 4443}, {netcontract.LB, 8443, 80},
+		{netcontract.SearchTransport, 9350, 9350}, {netcontract.ICMPEcho, 7, 0}, {"nonsense", 443, 0},
+	} {
+		if got := table.Port(c.id, c.want); got != c.port {
+			t.Errorf("%s: port %d, want %d", c.id, got, c.port)
 		}
 	}
 	if _, ok := table.Row("nonsense"); ok {
@@ -272,9 +283,9 @@ func TestRowAllows(t *testing.T) {
 		port  int
 		want  bool
 	}{
-		{"a listed port", netcontract.LoadBalancer, netcontract.TCP, 443, true},
-		{"an alternative", netcontract.LoadBalancer, netcontract.TCP, 4443, true},
-		{"a port of another row", netcontract.LoadBalancer, netcontract.TCP, 9110, false},
+		{"a listed port", netcontract.LB, netcontract.TCP, 443, true},
+		{"an alternative", netcontract.LB, netcontract.TCP, 4443, true},
+		{"a port of another row", netcontract.LB, netcontract.TCP, 9110, false},
 		{"the first of a range", netcontract.SearchTransport, netcontract.TCP, 9300, true},
 		{"the last of a range", netcontract.SearchTransport, netcontract.TCP, 9400, true},
 		{"below a range", netcontract.SearchTransport, netcontract.TCP, 9299, false},

@@ -12,22 +12,22 @@ type Profile string
 
 // The profiles.
 const (
-	// PSaaS carries the published hosts and addresses. It is there to be laid beside
+	// ProfilePSaaS carries the published hosts and addresses. It is there to be laid beside
 	// the published list; no node runs on it.
-	PSaaS Profile = "psaas"
-	// Portcullis is the default: updates, assets, examples and telemetry come from
+	ProfilePSaaS Profile = "psaas"
+	// ProfilePortcullis is the default: updates, assets, examples and telemetry come from
 	// and go to a depot that the operator names.
-	Portcullis Profile = "portcullis"
+	ProfilePortcullis Profile = "portcullis"
 )
 
 // Profiles lists the profiles, the default first.
-func Profiles() []Profile { return []Profile{Portcullis, PSaaS} }
+func Profiles() []Profile { return []Profile{ProfilePortcullis, ProfilePSaaS} }
 
 // ParseProfile reads a profile's name. The empty string is the default. The
 // error names what is allowed.
 func ParseProfile(s string) (Profile, error) {
 	if s == "" {
-		return Portcullis, nil
+		return ProfilePortcullis, nil
 	}
 	if slices.Contains(Profiles(), Profile(s)) {
 		return Profile(s), nil
@@ -49,7 +49,7 @@ func Contract(p Profile) (Table, error) {
 	if err != nil {
 		return Table{}, err
 	}
-	if p == PSaaS {
+	if p == ProfilePSaaS {
 		return psaas(), nil
 	}
 	return portcullis(), nil
@@ -90,7 +90,7 @@ func baseRows() []Row {
 		node(8, Maintenance, "maintenance", false, port(22)),
 		node(9, ICMPEcho, "health", false),
 
-		ext(1, LoadBalancer, Inbound, "appliance", true, port(80), port(443), PortRange{From: 4443, To: 4443, Alternative: true}),
+		ext(1, LB, Inbound, "appliance", true, port(80), port(443), PortRange{From: 4443, To: 4443, Alternative: true}),
 		ext(2, WebtaskCallback, Outbound, "webtask", true, port(443)),
 		ext(3, CLI, Both, "cli", false, port(10121)),
 		ext(4, UpdatePackages, Outbound, "update", true, ports(80, 443)...),
@@ -159,7 +159,7 @@ func psaas() Table {
 		Maintenance:     {use: "Maintenance", note: "Maintenance tasks from node to node"},
 		ICMPEcho:        {use: "Healthcheck", note: "Nodes check each other's health"},
 
-		LoadBalancer:    {use: "All", peer: balancer, note: "More than one node needs a load balancer"},
+		LB:              {use: "All", peer: balancer, note: "More than one node needs a load balancer"},
 		WebtaskCallback: {use: "Webtask", peer: balancer, note: "Rules, webtasks and extensions call back to the appliance's endpoints"},
 		CLI:             {use: "Command Line Interface", peer: "CLI applications (often on the internal network)", note: "Remote commands to the appliance"},
 		UpdatePackages:  {use: "Updates", peer: "package mirror", host: "apt-mirror.it.auth0.com", addresses: []string{"52.8.153.197"}, note: "Packages for updates of the nodes"},
@@ -172,7 +172,7 @@ func psaas() Table {
 		DNS:             {use: "DNS", peer: "Local domain servers", note: "Names inside and outside are resolved here"},
 		Social:          {use: "Social logins", peer: "the social providers in use"},
 	})
-	t := Table{profile: PSaaS, notes: []Note{
+	t := Table{profile: ProfilePSaaS, notes: []Note{
 		{Row: Social, Text: "Where social providers are used for logins, the cluster has to reach the endpoints of those providers."},
 		{Row: JumpHost, Text: "The jump host's IP address does not change; it is told when the appliance is set up."},
 	}}
@@ -211,7 +211,7 @@ func portcullis() Table {
 		Maintenance:     {use: "SSH maintenance", note: "Maintenance from node to node"},
 		ICMPEcho:        {use: "Health check", note: "ICMP echo between nodes; without it the health path /status/network reports a failure"},
 
-		LoadBalancer:    {use: "All logins and APIs", peer: "your load balancer", note: "More than one node needs a load balancer; a single node is its own"},
+		LB:              {use: "All logins and APIs", peer: "your load balancer", note: "More than one node needs a load balancer; a single node is its own"},
 		WebtaskCallback: {use: "Webtask callbacks", peer: "your load balancer", note: "Rules, webtasks and extensions call the appliance's own endpoints"},
 		CLI:             {use: "Command line interface", peer: "CLI clients", note: "Remote commands with a client certificate or a token"},
 		UpdatePackages:  {use: "Updates: packages", peer: depot, note: "Signed packages"},
@@ -226,7 +226,7 @@ func portcullis() Table {
 		SMTP:            {use: "Mail", peer: "your mail server", note: "Verification, password reset and unblock mails"},
 		Traces:          {use: "Traces", peer: "your OpenTelemetry collector", note: "OTLP over HTTP"},
 	})
-	return Table{profile: Portcullis, rows: rows, notes: []Note{
+	return Table{profile: ProfilePortcullis, rows: rows, notes: []Note{
 		{Row: Social, Text: "The published list states the identity providers as a note; here they are a row, because the appliance knows them."},
 		{Row: JumpHost, Text: "The jump host is yours; its address does not change unless you change it."},
 		{Row: UpdatePackages, Text: "A depot is the same program in another role. Rows whose peer is the depot are declared and unused until a depot is named."},
