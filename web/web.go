@@ -162,7 +162,7 @@ func Middleware(cfg Config, next http.Handler) http.Handler {
 		rec.Header().Set("X-Request-Id", ev.ID)
 		defer func() {
 			if p := recover(); p != nil {
-				if p == http.ErrAbortHandler {
+				if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 					panic(p)
 				}
 				cfg.Logger.ErrorContext(ctx, "panic in handler", "request_id", ev.ID, "panic", p, "stack", string(debug.Stack()))

@@ -1,0 +1,49 @@
+# The menu. `make` lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GOFLAGS_BUILD := -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+
+help: ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+build: bin/portcullis ## Build bin/portcullis
+
+.PHONY: bin/portcullis
+bin/portcullis:
+	@CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o $@ ./cmd/portcullis
+
+run: build ## Start a single node here: https://localhost:8443, data in ./data
+	@bin/portcullis start --dev
+
+test: ## Everything that CI runs: vet, lint, tests on both engines, scripts, e2e, browser
+	@scripts/test
+
+test-go: ## Go tests alone, on SQLite
+	@go test ./...
+
+test-postgres: ## Go tests with the race detector on both engines
+	@scripts/with-postgres go test -race ./...
+
+e2e: ## The SDKs' end-to-end and browser tests
+	@scripts/e2e
+
+compat: ## Score the Management API against recorded conversations (../shared/compat)
+	@scripts/compat
+
+lint: ## go vet and the linters
+	@scripts/lint
+
+fuzz: ## Run each fuzz target for a minute (FUZZTIME=1m)
+	@scripts/fuzz
+
+golden: ## Rewrite the golden files and generated documents
+	@go test ./... -run 'Golden|Generated' -update
+
+screenshots: ## Take the pictures of every login page into docs/screenshots
+	@scripts/e2e screenshots docs/screenshots
+
+clean: ## Remove what was built
+	@rm -rf bin
+
+.PHONY: help build run test test-go test-postgres e2e compat lint fuzz golden screenshots clean
