@@ -30,7 +30,7 @@ const (
 
 // Authority owns the registry of tenants. It is no tenant itself: no host leads
 // to it.
-const Authority = "\x00authority"
+const Authority = "~authority"
 
 // Collections declares every kind, in the order of their tables.
 func Collections() []Collection {

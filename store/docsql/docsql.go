@@ -1,0 +1,523 @@
+package docsql
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tidwall/gjson"
+	"github.com/tidwall/sjson"
+
+	"github.com/portcullis-id/portcullis/problem"
+	"github.com/portcullis-id/portcullis/store/seal"
+	"github.com/portcullis-id/portcullis/tenant"
+)
+
+// MaxLimit bounds a page.
+const MaxLimit = 1000
+
+// Dialect is what the engines' SQL differs in.
+type Dialect interface {
+	// Placeholder is the n-th bind parameter, from 1.
+	Placeholder(n int) string
+	// Doc is the expression that reads the document as text.
+	Doc() string
+	// DocParam is the bind parameter p as a document.
+	DocParam(p string) string
+	// JSONMatch is a condition: cond holds for the value at a path, or for one of the
+	// values when arrays lie on the path. cond is given the value as lower-case text,
+	// and as a number that is NULL for other values. Names are bound, not pasted.
+	JSONMatch(path []string, bind func(any) string, cond func(text, number string) string) string
+	// JSONExists is a condition: the path leads to something that is not null.
+	JSONExists(path []string, bind func(any) string) string
+}
+
+// Querier is a connection or a transaction.
+type Querier interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// SQL holds the statements of every kind for one dialect.
+type SQL struct {
+	d     Dialect
+	kinds map[tenant.Kind]*kind
+}
+
+type kind struct {
+	tenant.Collection
+	columns                      map[string]tenant.Column
+	get, insert, replace, delete string
+}
+
+// New prepares the statements.
+func New(d Dialect, collections []tenant.Collection) *SQL {
+	s := &SQL{d: d, kinds: map[tenant.Kind]*kind{}}
+	for _, c := range collections {
+		k := &kind{Collection: c, columns: map[string]tenant.Column{}}
+		names, params, sets := []string{"tenant", "id", "version", "doc"}, []string{d.Placeholder(1), d.Placeholder(2), "1", d.DocParam(d.Placeholder(3))}, []string{"version = version + 1", "doc = " + d.DocParam(d.Placeholder(1))}
+		for i, col := range c.Columns {
+			k.columns[col.Name] = col
+			names = append(names, quote(col.Name))
+			params = append(params, d.Placeholder(4+i))
+			sets = append(sets, quote(col.Name)+" = "+d.Placeholder(2+i))
+		}
+		n := len(c.Columns)
+		t := quote(string(c.Kind))
+		k.get = fmt.Sprintf("SELECT version, %s FROM %s WHERE tenant = %s AND id = %s", d.Doc(), t, d.Placeholder(1), d.Placeholder(2))
+		k.insert = fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s) ON CONFLICT DO NOTHING", t, strings.Join(names, ", "), strings.Join(params, ", "))
+		k.replace = fmt.Sprintf("UPDATE %s SET %s WHERE tenant = %s AND id = %s AND version = %s", t, strings.Join(sets, ", "), d.Placeholder(n+2), d.Placeholder(n+3), d.Placeholder(n+4))
+		k.delete = fmt.Sprintf("DELETE FROM %s WHERE tenant = %s AND id = %s", t, d.Placeholder(1), d.Placeholder(2))
+		s.kinds[c.Kind] = k
+	}
+	return s
+}
+
+func quote(name string) string { return `"` + name + `"` }
+
+func (s *SQL) kind(k tenant.Kind) (*kind, error) {
+	if kd, ok := s.kinds[k]; ok {
+		return kd, nil
+	}
+	return nil, fmt.Errorf("no kind %q is declared", k)
+}
+
+// Session runs the statements of one tenant on a connection.
+type Session struct {
+	SQL    *SQL
+	Ctx    context.Context
+	Q      Querier
+	Tenant string
+	Sealer *seal.Sealer
+	At     time.Time
+}
+
+var _ tenant.Tx = (*Session)(nil)
+
+// Now implements tenant.Tx.
+func (s *Session) Now() time.Time { return s.At }
+
+func (s *Session) one(query string, args []any, into ...any) (bool, error) {
+	rows, err := s.Q.QueryContext(s.Ctx, query, args...)
+	if err != nil {
+		return false, err
+	}
+	defer rows.Close()
+	if !rows.Next() {
+		return false, rows.Err()
+	}
+	if err := rows.Scan(into...); err != nil {
+		return false, err
+	}
+	return true, rows.Err()
+}
+
+// Get implements tenant.Tx.
+func (s *Session) Get(k tenant.Kind, id string) (tenant.Record, error) {
+	kd, err := s.SQL.kind(k)
+	if err != nil {
+		return tenant.Record{}, err
+	}
+	rec := tenant.Record{ID: id}
+	found, err := s.one(kd.get, []any{s.Tenant, id}, &rec.Version, &rec.Doc)
+	if err != nil {
+		return rec, fmt.Errorf("get %s: %w", k, err)
+	}
+	if !found {
+		return rec, problem.New(problem.NotFound, "", "there is no such document").About(string(k))
+	}
+	rec.Doc, err = s.open(kd, id, rec.Doc)
+	return rec, err
+}
+
+func (s *Session) aad(kd *kind, id, path string) string {
+	return s.Tenant + "|" + string(kd.Kind) + "|" + id + "|" + path
+}
+
+func (s *Session) seal(kd *kind, id string, doc []byte) ([]byte, error) {
+	for _, path := range kd.Sealed {
+		v := gjson.GetBytes(doc, path)
+		if v.Type != gjson.String || v.Str == "" {
+			continue
+		}
+		sealed, err := s.Sealer.Seal(v.Str, s.aad(kd, id, path))
+		if err != nil {
+			return nil, err
+		}
+		if doc, err = sjson.SetBytes(doc, path, sealed); err != nil {
+			return nil, fmt.Errorf("seal %s: %w", path, err)
+		}
+	}
+	return doc, nil
+}
+
+func (s *Session) open(kd *kind, id string, doc []byte) ([]byte, error) {
+	for _, path := range kd.Sealed {
+		v := gjson.GetBytes(doc, path)
+		if v.Type != gjson.String || v.Str == "" {
+			continue
+		}
+		plain, err := s.Sealer.Open(v.Str, s.aad(kd, id, path))
+		if err != nil {
+			return nil, fmt.Errorf("open a secret of %s: %w", kd.Kind, err)
+		}
+		if doc, err = sjson.SetBytes(doc, path, plain); err != nil {
+			return nil, fmt.Errorf("open %s: %w", path, err)
+		}
+	}
+	return doc, nil
+}
+
+// columns takes the declared columns out of a document.
+func (kd *kind) values(doc []byte) []any {
+	out := make([]any, len(kd.Columns))
+	for i, c := range kd.Columns {
+		out[i] = columnValue(c, gjson.GetBytes(doc, c.Path))
+	}
+	return out
+}
+
+func columnValue(c tenant.Column, v gjson.Result) any {
+	if !v.Exists() || v.Type == gjson.Null {
+		return nil
+	}
+	switch c.Type {
+	case tenant.Folded:
+		return strings.ToLower(v.String())
+	case tenant.Integer:
+		return v.Int()
+	case tenant.Boolean:
+		if v.Bool() {
+			return int64(1)
+		}
+		return int64(0)
+	case tenant.Time:
+		t, err := time.Parse(time.RFC3339, v.String())
+		if err != nil {
+			return nil
+		}
+		return t.UnixMilli()
+	}
+	return v.String()
+}
+
+// Insert implements tenant.Tx.
+func (s *Session) Insert(k tenant.Kind, id string, doc []byte) error {
+	kd, err := s.SQL.kind(k)
+	if err != nil {
+		return err
+	}
+	if !gjson.ValidBytes(doc) {
+		return fmt.Errorf("insert %s: the document is not JSON", k)
+	}
+	values := kd.values(doc)
+	sealed, err := s.seal(kd, id, doc)
+	if err != nil {
+		return err
+	}
+	res, err := s.Q.ExecContext(s.Ctx, kd.insert, append([]any{s.Tenant, id, string(sealed)}, values...)...)
+	if err != nil {
+		return fmt.Errorf("insert %s: %w", k, err)
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 1 {
+		return err
+	}
+	// Nothing was inserted: either the id is taken, or one of the unique sets.
+	var version int64
+	var old []byte
+	found, err := s.one(kd.get, []any{s.Tenant, id}, &version, &old)
+	if err != nil {
+		return fmt.Errorf("insert %s: %w", k, err)
+	}
+	if found {
+		return conflict("id")
+	}
+	subject, err := s.taken(kd, id, values)
+	if err != nil {
+		return fmt.Errorf("insert %s: %w", k, err)
+	}
+	return conflict(subject)
+}
+
+func conflict(subject string) error {
+	return problem.New(problem.Conflict, "conflict", "another document has this %s", subject).About(subject)
+}
+
+// taken finds the unique set that another document has, and names its first
+// column; "" when there is none.
+func (s *Session) taken(kd *kind, id string, values []any) (string, error) {
+	for _, set := range kd.Unique {
+		where := []string{"tenant = " + s.SQL.d.Placeholder(1), "id <> " + s.SQL.d.Placeholder(2)}
+		args := []any{s.Tenant, id}
+		for _, name := range set {
+			i := slices.IndexFunc(kd.Columns, func(c tenant.Column) bool { return c.Name == name })
+			if values[i] == nil {
+				where = nil
+				break
+			}
+			args = append(args, values[i])
+			where = append(where, quote(name)+" = "+s.SQL.d.Placeholder(len(args)))
+		}
+		if where == nil {
+			continue
+		}
+		var other string
+		found, err := s.one("SELECT id FROM "+quote(string(kd.Kind))+" WHERE "+strings.Join(where, " AND ")+" LIMIT 1", args, &other)
+		if err != nil {
+			return "", err
+		}
+		if found {
+			return set[0], nil
+		}
+	}
+	return "", nil
+}
+
+// Replace implements tenant.Tx.
+func (s *Session) Replace(k tenant.Kind, rec tenant.Record) error {
+	kd, err := s.SQL.kind(k)
+	if err != nil {
+		return err
+	}
+	if !gjson.ValidBytes(rec.Doc) {
+		return fmt.Errorf("replace %s: the document is not JSON", k)
+	}
+	values := kd.values(rec.Doc)
+	if len(kd.Unique) > 0 {
+		subject, err := s.taken(kd, rec.ID, values)
+		if err != nil {
+			return fmt.Errorf("replace %s: %w", k, err)
+		}
+		if subject != "" {
+			return conflict(subject)
+		}
+	}
+	sealed, err := s.seal(kd, rec.ID, rec.Doc)
+	if err != nil {
+		return err
+	}
+	args := append([]any{string(sealed)}, values...)
+	res, err := s.Q.ExecContext(s.Ctx, kd.replace, append(args, s.Tenant, rec.ID, rec.Version)...)
+	if err != nil {
+		return fmt.Errorf("replace %s: %w", k, err)
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 1 {
+		return err
+	}
+	var version int64
+	var old []byte
+	found, err := s.one(kd.get, []any{s.Tenant, rec.ID}, &version, &old)
+	if err != nil {
+		return fmt.Errorf("replace %s: %w", k, err)
+	}
+	if !found {
+		return problem.New(problem.NotFound, "", "there is no such document").About(string(k))
+	}
+	return conflict("version")
+}
+
+// Delete implements tenant.Tx.
+func (s *Session) Delete(k tenant.Kind, id string) (bool, error) {
+	kd, err := s.SQL.kind(k)
+	if err != nil {
+		return false, err
+	}
+	res, err := s.Q.ExecContext(s.Ctx, kd.delete, s.Tenant, id)
+	if err != nil {
+		return false, fmt.Errorf("delete %s: %w", k, err)
+	}
+	n, err := res.RowsAffected()
+	return n > 0, err
+}
+
+// DeleteWhere implements tenant.Tx.
+func (s *Session) DeleteWhere(k tenant.Kind, where []tenant.Cond) (int, error) {
+	kd, err := s.SQL.kind(k)
+	if err != nil {
+		return 0, err
+	}
+	if len(where) == 0 {
+		return 0, errors.New("delete without a condition is refused")
+	}
+	b := &builder{d: s.SQL.d, kd: kd}
+	cond, err := b.where(s.Tenant, tenant.Query{Where: where})
+	if err != nil {
+		return 0, err
+	}
+	res, err := s.Q.ExecContext(s.Ctx, "DELETE FROM "+quote(string(k))+" WHERE "+cond, b.args...)
+	if err != nil {
+		return 0, fmt.Errorf("delete %s: %w", k, err)
+	}
+	n, err := res.RowsAffected()
+	return int(n), err
+}
+
+// Find implements tenant.Tx.
+func (s *Session) Find(k tenant.Kind, q tenant.Query) (tenant.Page, error) {
+	kd, err := s.SQL.kind(k)
+	if err != nil {
+		return tenant.Page{}, err
+	}
+	if q.Limit < 0 || q.Offset < 0 {
+		return tenant.Page{}, problem.New(problem.Invalid, "invalid_paging", "limit and offset are 0 or more")
+	}
+	if q.Limit == 0 || q.Limit > MaxLimit {
+		q.Limit = MaxLimit
+	}
+	b := &builder{d: s.SQL.d, kd: kd}
+	cond, err := b.where(s.Tenant, q)
+	if err != nil {
+		return tenant.Page{}, err
+	}
+	var page tenant.Page
+	table := quote(string(k))
+	if q.Total {
+		if _, err := s.one("SELECT COUNT(*) FROM "+table+" WHERE "+cond, b.args, &page.Total); err != nil {
+			return page, fmt.Errorf("count %s: %w", k, err)
+		}
+	}
+	if q.After != "" {
+		if len(q.Sort) > 0 {
+			return page, problem.New(problem.Invalid, "invalid_paging", "a page after an id has no other order")
+		}
+		cond += " AND id > " + b.bind(q.After)
+	}
+	var order []string
+	for _, o := range q.Sort {
+		if _, ok := kd.columns[o.Column]; !ok && o.Column != "id" {
+			return page, problem.New(problem.Invalid, "invalid_sort", "%s cannot be sorted by; allowed are: %s", o.Column, kd.columnNames())
+		}
+		dir := ""
+		if o.Desc {
+			dir = " DESC"
+		}
+		// Absent values last, on both engines.
+		order = append(order, "("+quote(o.Column)+" IS NULL)", quote(o.Column)+dir)
+	}
+	tail := "id"
+	if len(q.Sort) > 0 && q.Sort[len(q.Sort)-1].Desc {
+		tail = "id DESC"
+	}
+	order = append(order, tail)
+	query := fmt.Sprintf("SELECT id, version, %s FROM %s WHERE %s ORDER BY %s LIMIT %d OFFSET %d",
+		s.SQL.d.Doc(), table, cond, strings.Join(order, ", "), q.Limit, q.Offset)
+	rows, err := s.Q.QueryContext(s.Ctx, query, b.args...)
+	if err != nil {
+		return page, fmt.Errorf("find %s: %w", k, err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var rec tenant.Record
+		if err := rows.Scan(&rec.ID, &rec.Version, &rec.Doc); err != nil {
+			return page, fmt.Errorf("find %s: %w", k, err)
+		}
+		if rec.Doc, err = s.open(kd, rec.ID, rec.Doc); err != nil {
+			return page, err
+		}
+		page.Records = append(page.Records, rec)
+	}
+	if err := rows.Err(); err != nil {
+		return page, fmt.Errorf("find %s: %w", k, err)
+	}
+	return page, nil
+}
+
+func (kd *kind) columnNames() string {
+	names := []string{"id"}
+	for _, c := range kd.Columns {
+		names = append(names, c.Name)
+	}
+	return strings.Join(names, ", ")
+}
+
+type builder struct {
+	d    Dialect
+	kd   *kind
+	args []any
+}
+
+func (b *builder) bind(v any) string {
+	b.args = append(b.args, v)
+	return b.d.Placeholder(len(b.args))
+}
+
+var ops = map[tenant.Op]string{tenant.Eq: "=", tenant.Lt: "<", tenant.Le: "<=", tenant.Gt: ">", tenant.Ge: ">="}
+
+func (b *builder) where(tenantID string, q tenant.Query) (string, error) {
+	parts := []string{"tenant = " + b.bind(tenantID)}
+	for _, c := range q.Where {
+		col, ok := b.kd.columns[c.Column]
+		if c.Column == "id" {
+			col, ok = tenant.Column{Name: "id", Type: tenant.Text}, true
+		}
+		if !ok {
+			return "", problem.New(problem.Invalid, "invalid_filter", "%s cannot be filtered by; allowed are: %s", c.Column, b.kd.columnNames())
+		}
+		if c.Op == tenant.In {
+			values, ok := c.Value.([]string)
+			if !ok {
+				return "", fmt.Errorf("condition on %s: In takes a []string", c.Column)
+			}
+			if len(values) == 0 {
+				parts = append(parts, "1 = 0")
+				continue
+			}
+			marks := make([]string, len(values))
+			for i, v := range values {
+				if col.Type == tenant.Folded {
+					v = strings.ToLower(v)
+				}
+				marks[i] = b.bind(v)
+			}
+			parts = append(parts, quote(col.Name)+" IN ("+strings.Join(marks, ", ")+")")
+			continue
+		}
+		v, err := bindValue(col, c.Value)
+		if err != nil {
+			return "", err
+		}
+		parts = append(parts, quote(col.Name)+" "+ops[c.Op]+" "+b.bind(v))
+	}
+	if q.Search != nil && q.Search.Root != nil {
+		cond, err := b.search(q.Search.Root)
+		if err != nil {
+			return "", err
+		}
+		parts = append(parts, cond)
+	}
+	return strings.Join(parts, " AND "), nil
+}
+
+func bindValue(col tenant.Column, v any) (any, error) {
+	switch x := v.(type) {
+	case string:
+		switch col.Type {
+		case tenant.Folded:
+			return strings.ToLower(x), nil
+		case tenant.Text:
+			return x, nil
+		}
+	case int:
+		return int64(x), nil
+	case int64:
+		return x, nil
+	case bool:
+		if x {
+			return int64(1), nil
+		}
+		return int64(0), nil
+	case time.Time:
+		return x.UnixMilli(), nil
+	}
+	return nil, fmt.Errorf("condition on %s: %T does not fit the column", col.Name, v)
+}
+
+func number(s string) (int64, bool) {
+	n, err := strconv.ParseInt(s, 10, 64)
+	return n, err == nil
+}

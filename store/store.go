@@ -1,0 +1,121 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/portcullis-id/portcullis/problem"
+	"github.com/portcullis-id/portcullis/store/docsql"
+	"github.com/portcullis-id/portcullis/store/postgres"
+	"github.com/portcullis-id/portcullis/store/seal"
+	"github.com/portcullis-id/portcullis/store/sqlite"
+	"github.com/portcullis-id/portcullis/tenant"
+)
+
+// engine is what both engines offer beyond documents.
+type engine interface {
+	tenant.Docs
+	Ping(ctx context.Context) error
+	// Exclusive runs fn in one transaction; on SQLite no other write runs meanwhile.
+	Exclusive(ctx context.Context, fn func(q docsql.Querier) error) error
+	SQL() *docsql.SQL
+	Close() error
+}
+
+// Store is an open store.
+type Store struct {
+	engine
+	now func() time.Time
+}
+
+var _ tenant.Docs = (*Store)(nil)
+
+// Options of Open.
+type Options struct {
+	Sealer *seal.Sealer // required
+	Now    func() time.Time
+}
+
+// Open opens "sqlite:FILE" or "postgres://…" and brings its schema up to date. It
+// fails with problem.Unavailable and a sentence for the operator when the
+// database is of a newer schema, held by another node, damaged, or sealed with
+// another master key.
+func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	var e engine
+	var err error
+	switch {
+	case strings.HasPrefix(dsn, "sqlite:"):
+		e, err = sqlite.Open(ctx, strings.TrimPrefix(dsn, "sqlite:"), opts.Sealer, opts.Now)
+	case strings.HasPrefix(dsn, "postgres://"), strings.HasPrefix(dsn, "postgresql://"):
+		e, err = postgres.Open(ctx, dsn, opts.Sealer, opts.Now)
+	default:
+		return nil, problem.New(problem.Invalid, "invalid_dsn", "the database wants sqlite:FILE or postgres://USER@HOST:PORT/DATABASE")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open the store: %w", err)
+	}
+	return &Store{e, opts.Now}, nil
+}
+
+// purgeBatch bounds the rows of one delete, so that it holds up no other write.
+const purgeBatch = 500
+
+// Purge deletes what has expired, over all tenants, and counts it.
+func (s *Store) Purge(ctx context.Context) (int, error) {
+	total := 0
+	for _, c := range tenant.Collections() {
+		if !docsql.Expires(c) {
+			continue
+		}
+		for {
+			n := 0
+			err := s.Exclusive(ctx, func(q docsql.Querier) (err error) {
+				n, err = s.SQL().Purge(ctx, q, c.Kind, s.now(), purgeBatch)
+				return err
+			})
+			total += n
+			if err != nil {
+				return total, fmt.Errorf("purge %s: %w", c.Kind, err)
+			}
+			if n < purgeBatch {
+				break
+			}
+		}
+	}
+	return total, nil
+}
+
+// RotateMaster seals every secret again with the key of next, which has to know
+// the old key too. It goes in batches, and may be broken off and begun again:
+// until it has ended the database wants both keys. Progress is called after each
+// batch.
+func (s *Store) RotateMaster(ctx context.Context, next *seal.Sealer, progress func(done int)) (int, error) {
+	done := 0
+	for _, c := range tenant.Collections() {
+		if len(c.Sealed) == 0 {
+			continue
+		}
+		afterTenant, afterID := "", ""
+		for {
+			var n, changed int
+			err := s.Exclusive(ctx, func(q docsql.Querier) (err error) {
+				n, changed, err = s.SQL().Reseal(ctx, q, c.Kind, next, &afterTenant, &afterID, 100)
+				return err
+			})
+			if err != nil {
+				return done, fmt.Errorf("seal %s again: %w", c.Kind, err)
+			}
+			done += changed
+			progress(done)
+			if n == 0 {
+				break
+			}
+		}
+	}
+	return done, s.Exclusive(ctx, func(q docsql.Querier) error { return s.SQL().SetKey(ctx, q, next.KeyID()) })
+}
