@@ -1,0 +1,327 @@
+package appliance
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/portcullis-id/portcullis/config"
+	"github.com/portcullis-id/portcullis/netcontract"
+	"github.com/portcullis-id/portcullis/tenant"
+)
+
+// Config is the whole configuration of a node. Default gives every value that a
+// file need not name; each section checks itself.
+type Config struct {
+	Domain        string         `yaml:"domain" doc:"Parent of all tenants' host names: tenant acme answers at acme.DOMAIN."`
+	PublicPort    int            `yaml:"public_port" doc:"HTTPS port that browsers see, in front of a load balancer too. 0 means listen.https."`
+	RootTenant    string         `yaml:"root_tenant" doc:"Name of the root tenant authority. It cannot be changed after the first start."`
+	DefaultTenant string         `yaml:"default_tenant" doc:"Tenant that answers on the bare domain and on IP addresses; none when empty."`
+	Data          string         `yaml:"data" doc:"Folder of everything that this node keeps: database, master key, certificates."`
+	Listen        ListenConfig   `yaml:"listen"`
+	TLS           TLSConfig      `yaml:"tls"`
+	Database      DatabaseConfig `yaml:"database"`
+	MasterKeyFile string         `yaml:"master_key_file" doc:"File (mode 0600) with the key that seals secrets in the database. Empty means DATA/master.key, made at the first start. PORTCULLIS_MASTER_KEY holds the key itself instead."`
+	Proxies       ProxyConfig    `yaml:"trusted_proxies"`
+	Health        HealthConfig   `yaml:"health"`
+	SMTP          SMTPConfig     `yaml:"smtp"`
+	Network       NetworkConfig  `yaml:"network"`
+	Passwords     PasswordConfig `yaml:"passwords"`
+	Log           LogConfig      `yaml:"log"`
+	Traces        TracesConfig   `yaml:"traces"`
+
+	// Dev is `start --dev`: a local certificate authority, a mailbox that captures
+	// mail, and the setup link on the default tenant's host.
+	Dev bool `yaml:"-"`
+}
+
+// ListenConfig says where the node listens. The ports' defaults are those of the
+// network contract.
+type ListenConfig struct {
+	Address string `yaml:"address" doc:"IP address of the HTTP and HTTPS listeners; empty means all."`
+	HTTPS   int    `yaml:"https" doc:"Port of logins and APIs over TLS (row lb)."`
+	HTTP    int    `yaml:"http" doc:"Port of plain HTTP: pages are sent on to HTTPS (row lb). 0 means none."`
+	Health  int    `yaml:"health" doc:"Port of the health endpoints (row health). 0 means none."`
+	// The health listener is for monitoring and often bound to another address.
+	HealthAddress string `yaml:"health_address" doc:"IP address of the health listener; empty means listen.address."`
+}
+
+// TLSConfig names the certificate of the HTTPS listener.
+type TLSConfig struct {
+	Certificate string `yaml:"certificate" doc:"PEM file: the certificate for *.DOMAIN (and DOMAIN), then its chain."`
+	Key         string `yaml:"key" doc:"PEM file with the certificate's private key."`
+}
+
+// DatabaseConfig says where the data is.
+type DatabaseConfig struct {
+	DSN config.Secret `yaml:"dsn" doc:"sqlite:FILE or postgres://…; empty means sqlite in DATA/portcullis.db."`
+}
+
+// ProxyConfig names whose word about the client's address counts.
+type ProxyConfig struct {
+	Networks []string `yaml:"networks" doc:"CIDR blocks or addresses of load balancers; X-Forwarded-For and X-Forwarded-Proto count from them alone."`
+}
+
+// HealthConfig is the monitoring's access.
+type HealthConfig struct {
+	APIKey config.Secret `yaml:"api_key" doc:"Password of the user api_keys_health on the health endpoints. Empty means a random one in DATA/health.key."`
+}
+
+// SMTPConfig is the mail server. Without a host no mail leaves; it waits.
+type SMTPConfig struct {
+	Host     string        `yaml:"host" doc:"Name of the mail server; empty means that mail is kept in the outbox (with --dev: shown in the mailbox)."`
+	Port     int           `yaml:"port" doc:"25, 465 or 587, as in row smtp."`
+	Username string        `yaml:"username"`
+	Password config.Secret `yaml:"password"`
+	From     string        `yaml:"from" doc:"Sender, such as 'Acme Login <login@acme.example>'."`
+	TLS      string        `yaml:"tls" doc:"starttls (default), implicit or none."`
+}
+
+// NetworkConfig bounds where the node calls out to.
+type NetworkConfig struct {
+	Profile      string   `yaml:"profile" doc:"Profile of the network contract: portcullis or psaas."`
+	AllowedHosts []string `yaml:"allowed_private_hosts" doc:"Names or CIDR blocks inside your network that identity providers may live on; all other private addresses are refused."`
+	Proxy        string   `yaml:"proxy" doc:"http://HOST:PORT of the proxy for outgoing calls; empty means none."`
+}
+
+// PasswordConfig bounds the work of hashing.
+type PasswordConfig struct {
+	MemoryKiB int `yaml:"memory_kib" doc:"Memory of one argon2id hash, 8192 to 1048576."`
+	Time      int `yaml:"time" doc:"Passes of argon2id, 1 to 16."`
+	Workers   int `yaml:"workers" doc:"Hashes at the same time; 0 means one less than the processors, at least one."`
+}
+
+// LogConfig is what the node says of itself.
+type LogConfig struct {
+	Level  string `yaml:"level" doc:"debug, info, warn or error."`
+	Format string `yaml:"format" doc:"json or text."`
+}
+
+// TracesConfig sends traces to a collector.
+type TracesConfig struct {
+	Endpoint string `yaml:"endpoint" doc:"URL of an OTLP/HTTP collector, such as http://otel.internal:4318; empty means none (row traces)."`
+}
+
+// Default is the configuration of a node before file, environment and flags.
+func Default() Config {
+	table, err := netcontract.Contract(netcontract.ProfilePortcullis)
+	if err != nil {
+		panic(err) // the profile is part of the program
+	}
+	return Config{
+		Domain:     "portcullis.localhost",
+		RootTenant: "config",
+		Data:       "data",
+		Listen: ListenConfig{
+			HTTPS: table.Port(netcontract.LB, 443), HTTP: table.Port(netcontract.LB, 80), Health: table.Port(netcontract.Health, 9110),
+		},
+		SMTP:      SMTPConfig{Port: 587, TLS: "starttls"},
+		Network:   NetworkConfig{Profile: string(netcontract.ProfilePortcullis)},
+		Passwords: PasswordConfig{MemoryKiB: 19456, Time: 2},
+		Log:       LogConfig{Level: "info", Format: "json"},
+	}
+}
+
+// DefaultDev is the configuration of `start --dev`: loopback, no root, no file.
+func DefaultDev() Config {
+	c := Default()
+	c.Dev = true
+	c.Domain, c.DefaultTenant = "localhost", "dev"
+	c.Listen.Address, c.Listen.HTTPS, c.Listen.HTTP = "127.0.0.1", 8443, 8080
+	c.Log.Format = "text"
+	return c
+}
+
+var domainForm = regexp.MustCompile(`^(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$`)
+
+// Validate implements config.Validator.
+func (c *Config) Validate(report func(key, reason string)) {
+	if !domainForm.MatchString(c.Domain) || len(c.Domain) > 200 {
+		report("domain", fmt.Sprintf("wants a host name in lower case such as id.example.com, got %q", c.Domain))
+	}
+	port(report, "public_port", c.PublicPort, true)
+	if err := tenant.CheckRootName(c.RootTenant); err != nil {
+		report("root_tenant", err.Error())
+	}
+	if c.DefaultTenant != "" && c.DefaultTenant != c.RootTenant {
+		if err := tenant.CheckName(c.DefaultTenant); err != nil {
+			report("default_tenant", err.Error())
+		}
+	}
+	if c.Data == "" {
+		report("data", "wants a folder")
+	}
+	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
+		report("tls", "wants both certificate and key, or neither")
+	}
+	if c.TLS.Certificate == "" && !c.Dev && c.Listen.HTTPS != 0 {
+		report("tls.certificate", "wants a PEM file, as the node listens on HTTPS; with --dev a local certificate authority makes one")
+	}
+}
+
+// Validate implements config.Validator.
+func (l *ListenConfig) Validate(report func(key, reason string)) {
+	address(report, "address", l.Address)
+	address(report, "health_address", l.HealthAddress)
+	port(report, "https", l.HTTPS, true)
+	port(report, "http", l.HTTP, true)
+	port(report, "health", l.Health, true)
+	if l.HTTPS == 0 && l.HTTP == 0 {
+		report("https", "wants a port when listen.http is 0 too: something has to listen")
+	}
+	if l.HTTPS != 0 && l.HTTPS == l.HTTP {
+		report("http", "wants another port than listen.https")
+	}
+}
+
+// Validate implements config.Validator.
+func (d *DatabaseConfig) Validate(report func(key, reason string)) {
+	s := d.DSN.Reveal()
+	if s != "" && !strings.HasPrefix(s, "sqlite:") && !strings.HasPrefix(s, "postgres://") && !strings.HasPrefix(s, "postgresql://") {
+		report("dsn", "wants sqlite:FILE or postgres://USER@HOST:PORT/DATABASE")
+	}
+}
+
+// Validate implements config.Validator.
+func (p *ProxyConfig) Validate(report func(key, reason string)) {
+	for i, s := range p.Networks {
+		if _, err := prefix(s); err != nil {
+			report(fmt.Sprintf("networks[%d]", i), fmt.Sprintf("wants an address or a block such as 10.0.0.0/8, got %q", s))
+		}
+	}
+}
+
+// Validate implements config.Validator.
+func (h *HealthConfig) Validate(report func(key, reason string)) {
+	if k := h.APIKey.Reveal(); k != "" && len(k) < 16 {
+		report("api_key", "wants at least 16 characters")
+	}
+}
+
+// Validate implements config.Validator.
+func (s *SMTPConfig) Validate(report func(key, reason string)) {
+	port(report, "port", s.Port, false)
+	oneOf(report, "tls", s.TLS, "starttls", "implicit", "none")
+	if s.Host != "" && !strings.Contains(s.From, "@") {
+		report("from", "wants a mail address, as a host is set")
+	}
+}
+
+// Validate implements config.Validator.
+func (n *NetworkConfig) Validate(report func(key, reason string)) {
+	oneOf(report, "profile", n.Profile, string(netcontract.ProfilePortcullis), string(netcontract.ProfilePSaaS))
+	if n.Proxy != "" {
+		if u, err := url.Parse(n.Proxy); err != nil || u.Scheme != "http" || u.Host == "" {
+			report("proxy", fmt.Sprintf("wants http://HOST:PORT, got %q", n.Proxy))
+		}
+	}
+}
+
+// Validate implements config.Validator.
+func (p *PasswordConfig) Validate(report func(key, reason string)) {
+	between(report, "memory_kib", p.MemoryKiB, 8192, 1<<20)
+	between(report, "time", p.Time, 1, 16)
+	between(report, "workers", p.Workers, 0, 1024)
+}
+
+// Validate implements config.Validator.
+func (l *LogConfig) Validate(report func(key, reason string)) {
+	oneOf(report, "level", l.Level, "debug", "info", "warn", "error")
+	oneOf(report, "format", l.Format, "json", "text")
+}
+
+// Validate implements config.Validator.
+func (t *TracesConfig) Validate(report func(key, reason string)) {
+	if t.Endpoint == "" {
+		return
+	}
+	if u, err := url.Parse(t.Endpoint); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		report("endpoint", fmt.Sprintf("wants http://HOST:4318 or https://HOST:4318, got %q", t.Endpoint))
+	}
+}
+
+// dsn is the database that the node opens.
+func (c *Config) dsn() string {
+	if s := c.Database.DSN.Reveal(); s != "" {
+		return s
+	}
+	return "sqlite:" + filepath.Join(c.Data, "portcullis.db")
+}
+
+func (c *Config) masterKeyFile() string {
+	if c.MasterKeyFile != "" {
+		return c.MasterKeyFile
+	}
+	return filepath.Join(c.Data, "master.key")
+}
+
+// Hosts is how host names map to tenants.
+func (c *Config) Hosts() tenant.Hosts {
+	p := c.PublicPort
+	if p == 0 {
+		p = c.Listen.HTTPS
+	}
+	return tenant.Hosts{Domain: c.Domain, Port: p, Default: c.DefaultTenant}
+}
+
+func (c *Config) trustedProxies() []netip.Prefix {
+	var out []netip.Prefix
+	for _, s := range c.Proxies.Networks {
+		if p, err := prefix(s); err == nil { // Validate refused what does not parse
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func prefix(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	return netip.ParsePrefix(s)
+}
+
+func port(report func(key, reason string), key string, n int, zero bool) {
+	if n < 0 || n > 65535 || n == 0 && !zero {
+		report(key, fmt.Sprintf("wants a port from 1 to 65535, got %d", n))
+	}
+}
+
+func between(report func(key, reason string), key string, n, low, high int) {
+	if n < low || n > high {
+		report(key, fmt.Sprintf("wants a number from %d to %d, got %d", low, high, n))
+	}
+}
+
+func oneOf(report func(key, reason string), key, got string, allowed ...string) {
+	for _, a := range allowed {
+		if got == a {
+			return
+		}
+	}
+	report(key, fmt.Sprintf("got %q; allowed are: %s", got, strings.Join(allowed, ", ")))
+}
+
+func address(report func(key, reason string), key, s string) {
+	if s != "" && net.ParseIP(s) == nil {
+		report(key, fmt.Sprintf("wants an IP address, got %q", s))
+	}
+}
+
+// shutdownTimeout is how long requests in flight may take to end after a stop.
+const shutdownTimeout = 20 * time.Second
+
+// readable reports a file that cannot be read as a sentence for an operator.
+func readable(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}

@@ -1,0 +1,80 @@
+package appliance
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/portcullis-id/portcullis/client"
+	"github.com/portcullis-id/portcullis/problem"
+	"github.com/portcullis-id/portcullis/web"
+)
+
+// localHandler is what the socket in the data folder serves: two endpoints that
+// exist nowhere else, and all of the main listener beside them, so that the
+// command line uses the same APIs as everybody.
+func (n *Node) localHandler(main http.Handler) http.Handler {
+	render := func(w http.ResponseWriter, _ *http.Request, e *problem.Error) {
+		_ = web.JSON(w, e.HTTPStatus(), map[string]any{
+			"statusCode": e.HTTPStatus(), "error": http.StatusText(e.HTTPStatus()), "message": e.Message, "errorCode": e.Code,
+		})
+	}
+	local := http.NewServeMux()
+	local.Handle("GET /status", web.Handle(n.localStatus, render))
+	local.Handle("POST /token", web.Handle(n.localToken, render))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Host == client.LocalHost {
+			local.ServeHTTP(w, r)
+			return
+		}
+		main.ServeHTTP(w, r)
+	})
+}
+
+func (n *Node) localStatus(w http.ResponseWriter, _ *http.Request) error {
+	h := n.cfg.Hosts()
+	return web.JSON(w, http.StatusOK, client.Status{
+		Version: n.opts.Version, RootTenant: n.cfg.RootTenant, RootHost: h.Host(n.cfg.RootTenant), URL: h.URL(n.cfg.RootTenant),
+	})
+}
+
+func (n *Node) localToken(w http.ResponseWriter, r *http.Request) error {
+	var req client.TokenRequest
+	dec := json.NewDecoder(r.Body)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&req); err != nil {
+		return problem.Wrap(problem.Invalid, "invalid_body", err, "The body wants {tenant, scopes, ttl}")
+	}
+	if req.TTL == 0 {
+		req.TTL = 3600
+	}
+	if req.TTL < 60 || req.TTL > 86400 {
+		return problem.New(problem.Invalid, "invalid_body", "ttl is %d s; allowed are 1m to 24h", req.TTL)
+	}
+	t, err := n.directory.Tenant(r.Context(), req.Tenant)
+	if problem.Is(err, problem.NotFound) {
+		return problem.New(problem.NotFound, "inexistent_tenant", "there is no tenant %q; `portcullis tenants ls` lists them", req.Tenant)
+	}
+	if err != nil {
+		return err
+	}
+	all := n.scopes(t.Root)
+	if len(req.Scopes) == 0 {
+		req.Scopes = all
+	}
+	for _, s := range req.Scopes {
+		if !slices.Contains(all, s) {
+			return problem.New(problem.Invalid, "invalid_body", "there is no scope %q; allowed are: %s", s, strings.Join(all, ", "))
+		}
+	}
+	ttl := time.Duration(req.TTL) * time.Second
+	token, err := n.oauth.MintManagementToken(r.Context(), t.Name, "local|administrator", req.Scopes, ttl)
+	if err != nil {
+		return err
+	}
+	return web.JSON(w, http.StatusOK, client.Token{
+		AccessToken: token, URL: n.cfg.Hosts().URL(t.Name), ExpiresAt: n.opts.Now().Add(ttl).UTC().Truncate(time.Second),
+	})
+}

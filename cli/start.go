@@ -1,0 +1,87 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/portcullis-id/portcullis/appliance"
+	"github.com/portcullis-id/portcullis/config"
+)
+
+// source is embedded in commands that read the configuration.
+type source struct {
+	Config string            `type:"path" placeholder:"FILE" help:"Configuration file. Also PORTCULLIS_CONFIG."`
+	Dev    bool              `help:"A node for development: loopback, local certificates, mailbox; no file, no root."`
+	Data   string            `placeholder:"DIR" help:"Folder of everything that the node keeps."`
+	Set    map[string]string `placeholder:"KEY=VALUE" mapsep:"none" help:"Any setting, such as --set listen.https=9443. May be repeated."`
+}
+
+// load reads all sources. Flags win over the environment, which wins over the
+// file.
+func (s *source) load(env []string) (appliance.Config, error) {
+	cfg := appliance.Default()
+	if s.Dev {
+		cfg = appliance.DefaultDev()
+	}
+	file := s.Config
+	if file == "" {
+		file = lookup(env, "PORTCULLIS_CONFIG")
+	}
+	if file == "" && !s.Dev {
+		for _, f := range []string{"portcullis.yaml", "/etc/portcullis/portcullis.yaml"} {
+			if _, err := os.Stat(f); err == nil {
+				file = f
+				break
+			}
+		}
+	}
+	flags := map[string]string{}
+	for k, v := range s.Set {
+		flags[k] = v
+	}
+	if s.Data != "" {
+		flags["data"] = s.Data
+	}
+	return cfg, config.Load(&cfg, config.Sources{File: file, Env: env, Flags: flags})
+}
+
+func lookup(env []string, name string) string {
+	for _, kv := range env {
+		if len(kv) > len(name) && kv[:len(name)] == name && kv[len(name)] == '=' {
+			return kv[len(name)+1:]
+		}
+	}
+	return ""
+}
+
+type startCmd struct {
+	source
+}
+
+func (startCmd) Help() string {
+	return `Prints one line "ready https://…" when the node answers. Ctrl-C or SIGTERM stops it cleanly.
+
+Examples:
+  portcullis start --dev
+  portcullis start --dev --data /tmp/node1 --set listen.https=9443
+  portcullis start --config /etc/portcullis/portcullis.yaml`
+}
+
+func (c *startCmd) Run(ctx context.Context, std IO) error {
+	cfg, err := c.load(std.Env)
+	if err != nil {
+		return err
+	}
+	node, err := appliance.New(cfg, appliance.Options{Version: std.Version, Log: std.Err, Env: std.Env})
+	if err != nil {
+		return err
+	}
+	defer node.Close()
+	node.OnReady = func(r appliance.Ready) {
+		for _, line := range r.Lines() {
+			fmt.Fprintln(std.Out, line)
+		}
+	}
+	return node.Run(ctx)
+}

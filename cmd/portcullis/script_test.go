@@ -1,0 +1,114 @@
+package main_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/portcullis-id/portcullis/cli"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){
+		"portcullis": func() {
+			os.Exit(cli.Main(os.Args[1:], cli.IO{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Env: os.Environ(), Version: "v0.0.0-test"}))
+		},
+	})
+}
+
+// TestScripts runs the binary as an operator would.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:             "testdata/script",
+		ContinueOnError: true,
+		Setup: func(env *testscript.Env) error {
+			for _, name := range []string{"HTTPS", "HTTP", "HEALTH"} {
+				port, err := freePort()
+				if err != nil {
+					return err
+				}
+				env.Setenv(name+"_PORT", strconv.Itoa(port))
+			}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"node": startNode,
+		},
+	})
+}
+
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+// startNode is the command "node ARGS…": it runs `portcullis start ARGS…` in the
+// background and goes on when the line "ready" is there. What the node printed
+// is in node.out; the script's end stops it.
+func startNode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg {
+		ts.Fatalf("node: cannot be negated")
+	}
+	exe, err := exec.LookPath("portcullis")
+	ts.Check(err)
+	ctx, cancel := context.WithCancel(context.Background())
+	cmd := exec.CommandContext(ctx, exe, append([]string{"start"}, args...)...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 30 * time.Second
+	cmd.Dir = ts.Getenv("WORK")
+	cmd.Env = append(os.Environ(), "HOME="+ts.Getenv("WORK"))
+	logFile, err := os.Create(filepath.Join(cmd.Dir, "node.log"))
+	ts.Check(err)
+	cmd.Stderr = logFile
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	ts.Defer(func() {
+		cancel()
+		_ = cmd.Wait() // ended by our own signal
+		logFile.Close()
+	})
+	lines := make(chan string)
+	go func() {
+		defer close(lines)
+		for s := bufio.NewScanner(out); s.Scan(); {
+			lines <- s.Text()
+		}
+	}()
+	var printed strings.Builder
+	deadline := time.After(time.Minute)
+	for {
+		select {
+		case line, ok := <-lines:
+			if !ok {
+				raw, _ := os.ReadFile(logFile.Name())
+				ts.Fatalf("the node ended before it was ready:\n%s%s", printed.String(), raw)
+			}
+			fmt.Fprintln(&printed, line)
+			if strings.HasPrefix(line, "ready https://") {
+				ts.Check(os.WriteFile(filepath.Join(cmd.Dir, "node.out"), []byte(printed.String()), 0o600))
+				go func() {
+					for range lines { // keep the pipe empty
+					}
+				}()
+				return
+			}
+		case <-deadline:
+			ts.Fatalf("the node was not ready within a minute:\n%s", printed.String())
+		}
+	}
+}

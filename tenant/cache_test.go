@@ -1,0 +1,150 @@
+package tenant_test
+
+import (
+	"errors"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"context"
+
+	"github.com/portcullis-id/portcullis/problem"
+	"github.com/portcullis-id/portcullis/store/storetest"
+	"github.com/portcullis-id/portcullis/tenant"
+)
+
+func TestAWriteEndsWhatWasCachedOfItsKind(t *testing.T) {
+	c := tenant.NewCache(storetest.New(t), 0)
+	dir := tenant.NewDirectory(tenant.Hosts{Domain: "example.com"}, c)
+	ctx := t.Context()
+	put := func(tn, doc string) {
+		t.Helper()
+		if err := c.Write(ctx, tn, func(tx tenant.Tx) error {
+			return tenant.Set(tx, tenant.KindClient, "c1", map[string]string{"client_id": "c1", "name": doc})
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	name := func(tn string) string {
+		t.Helper()
+		cl, err := dir.Client(ctx, tn, "c1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cl.Name
+	}
+	put("a", "one")
+	put("b", "other")
+	if name("a") != "one" || name("b") != "other" {
+		t.Error("tenants see each other's clients")
+	}
+	first, err := dir.Client(ctx, "a", "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, _ := dir.Client(ctx, "a", "c1"); again != first {
+		t.Error("the second read was not served from the cache")
+	}
+	put("a", "two")
+	if name("a") != "two" {
+		t.Error("a write did not end the cached client")
+	}
+	other, _ := dir.Client(ctx, "b", "c1")
+	put("a", "three")
+	if again, _ := dir.Client(ctx, "b", "c1"); again != other {
+		t.Error("a write of one tenant dropped another's entry")
+	}
+	c.Invalidate("b", tenant.KindClient) // as another node would
+	if again, _ := dir.Client(ctx, "b", "c1"); again == other {
+		t.Error("an invalidation from outside did nothing")
+	}
+}
+
+func TestALoadThatAWriteOvertookIsNotKept(t *testing.T) {
+	c := tenant.NewCache(storetest.New(t), 0)
+	load := func(value string, meanwhile func()) string {
+		got, err := tenant.Cached(c, "a", tenant.KindClient, "k", func() (string, error) { meanwhile(); return value, nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	load("stale", func() { c.Invalidate("a", tenant.KindClient) })
+	if got := load("fresh", func() {}); got != "fresh" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestTheCacheIsBounded(t *testing.T) {
+	c := tenant.NewCache(storetest.New(t), 10)
+	loads := 0
+	for range 2 {
+		for i := range 100 {
+			if _, err := tenant.Cached(c, "a", tenant.KindClient, string(rune('0'+i)), func() (int, error) { loads++; return i, nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if loads != 200 {
+		t.Errorf("%d loads of 200: more than 10 entries were kept", loads)
+	}
+	if _, err := tenant.Cached(c, "a", tenant.KindClient, "e", func() (int, error) { return 0, errors.New("x") }); err == nil {
+		t.Error("an error was swallowed")
+	}
+	if v, err := tenant.Cached(c, "a", tenant.KindClient, "e", func() (int, error) { return 7, nil }); err != nil || v != 7 {
+		t.Error("an error was kept")
+	}
+}
+
+// flaky fails writes while broken is set.
+type flaky struct {
+	tenant.Docs
+	mu     sync.Mutex
+	broken bool
+}
+
+func (f *flaky) set(b bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.broken = b
+}
+
+func (f *flaky) Write(ctx context.Context, tn string, fn func(tx tenant.Tx) error) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.broken {
+		return problem.New(problem.Unavailable, "", "the store is away")
+	}
+	return f.Docs.Write(ctx, tn, fn)
+}
+
+func TestLogEventsAreWrittenAtACleanStop(t *testing.T) {
+	d := &flaky{Docs: storetest.New(t), broken: true}
+	w := tenant.NewLogWriter(d, slog.New(slog.NewTextHandler(t.Output(), nil)), time.Now)
+	for range 1200 {
+		w.Append("a", tenant.LogEvent{Type: tenant.LogLogin})
+		w.Append("b", tenant.LogEvent{Type: tenant.LogFailedLogin})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- w.Run(ctx) }()
+	d.set(false)
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	for _, tn := range []string{"a", "b"} {
+		page, err := d.Find(t.Context(), tn, tenant.KindLog, tenant.Query{Total: true, Limit: 1})
+		if err != nil || page.Total != 1200 {
+			t.Errorf("tenant %s has %d events, want 1200: %v", tn, page.Total, err)
+		}
+	}
+	events, _, err := tenant.Find[tenant.LogEvent](t.Context(), d, "a", tenant.KindLog, tenant.Query{Limit: 2})
+	if err != nil || len(events[0].ID) != 56 || events[0].ID >= events[1].ID {
+		t.Errorf("ids are %q, %q: want 56 digits that sort", events[0].ID, events[1].ID)
+	}
+	if w.Dropped() != 0 {
+		t.Errorf("%d were dropped", w.Dropped())
+	}
+}
