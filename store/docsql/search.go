@@ -64,6 +64,9 @@ func (b *builder) search(n search.Node) (string, error) {
 }
 
 func (b *builder) join(nodes []search.Node, op string) (string, error) {
+	if len(nodes) == 0 { // each of no conditions holds, none of them does
+		return map[string]string{" AND ": "(1 = 1)", " OR ": "(1 = 0)"}[op], nil
+	}
 	parts := make([]string, len(nodes))
 	for i, n := range nodes {
 		var err error

@@ -340,6 +340,9 @@ func searches(t *testing.T, d tenant.Docs) {
 		{`created_at:{2026-01-01 TO *]`, "u2 u3"},
 		{`created_at:2026-01-03`, "u3"},
 		{`bob`, "u2"},
+		{``, "u1 u2 u3"},
+		{`* AND NOT bob`, "u1 u3"},
+		{`NOT *`, ""},
 		{`app_metadata.plan:"' OR 1=1 --"`, ""},
 		{`nothing.like.this:x`, ""},
 	}
