@@ -179,7 +179,7 @@ func (g *guard) checkBehindProxy(ctx context.Context, t target) error {
 	defer cancel()
 	addrs, err := g.d.resolver.LookupNetIP(ctx, "ip", t.host)
 	if err != nil {
-		return nil //nolint:nilerr // the proxy resolves it
+		return nil // the proxy resolves it
 	}
 	for _, a := range addrs {
 		if reason := g.d.refusal(a.Unmap(), false); reason != "" {

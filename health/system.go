@@ -50,8 +50,8 @@ func (s System) statfs(path string) (Usage, error) {
 	if err := syscall.Statfs(path, &st); err != nil {
 		return Usage{}, fmt.Errorf("read the space of %s: %w", path, err)
 	}
-	size := uint64(st.Bsize)                                                                    //nolint:unconvert // the type differs between systems
-	return Usage{Used: (st.Blocks - st.Bfree) * size, Available: uint64(st.Bavail) * size}, nil //nolint:unconvert // as above
+	size := uint64(st.Bsize) // the type differs between systems
+	return Usage{Used: (st.Blocks - st.Bfree) * size, Available: uint64(st.Bavail) * size}, nil
 }
 
 // CPU fails when the 1-minute load for each processor is above MaxLoad.
