@@ -289,6 +289,8 @@ func (k *Keys) Signer(ctx context.Context, tenant, alg string) (*Signer, error) 
 		if err != nil {
 			return nil, fmt.Errorf("make a key for %s: %w", alg, err)
 		}
+		// Who was faster may not have dropped the old set yet.
+		k.cache.Invalidate(tenant, KindSigningKey)
 	}
 	return nil, fmt.Errorf("tenant %s has no key for %s", tenant, alg)
 }
