@@ -214,7 +214,7 @@ func addIdentifiers(tx Tx, connectionID string, u *User) error {
 // when a new email, username or phone number is taken.
 func UpdateUser(tx Tx, id string, fn func(*User) error) (*User, error) {
 	var before map[string]bool
-	connectionID := ""
+	connectionID, email := "", ""
 	u, err := Change(tx, KindUser, id, func(u *User) error {
 		for _, i := range u.Identities {
 			if i.Provider == StrategyDatabase {
@@ -222,7 +222,7 @@ func UpdateUser(tx Tx, id string, fn func(*User) error) (*User, error) {
 				break
 			}
 		}
-		before = userIdentifiers(connectionID, u)
+		before, email = userIdentifiers(connectionID, u), u.Email
 		if err := fn(u); err != nil {
 			return err
 		}
@@ -234,6 +234,12 @@ func UpdateUser(tx Tx, id string, fn func(*User) error) (*User, error) {
 	}
 	if connectionID == "" {
 		return u, nil
+	}
+	if u.Email != email {
+		// Tickets that went to the old address must not open the account any more.
+		if _, err := tx.DeleteWhere(KindOnce, []Cond{{Column: "subject", Value: id}}); err != nil {
+			return nil, err
+		}
 	}
 	after := userIdentifiers(connectionID, u)
 	for key := range before {
