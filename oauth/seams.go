@@ -3,6 +3,7 @@ package oauth
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/portcullis-id/portcullis/problem"
@@ -82,6 +83,9 @@ type Authenticator interface {
 type Pages interface {
 	// Error shows an error page with the request id; it never redirects.
 	Error(w http.ResponseWriter, r *http.Request, e *problem.Error)
+	// ConfirmLogout asks whether to log out, by a POST of the same parameters to
+	// /oidc/logout with confirm=yes.
+	ConfirmLogout(w http.ResponseWriter, r *http.Request, params url.Values) error
 	// LoggedOut says that the session has ended, where no URL to return to was given.
 	LoggedOut(w http.ResponseWriter, r *http.Request)
 }
@@ -101,7 +105,7 @@ type Flow interface {
 	// Fail sends an error of RFC 6749 section 4.1.2.1 back to the client.
 	Fail(w http.ResponseWriter, r *http.Request, t *Transaction, e *problem.Error) error
 	// ConsentQuestion says what a consent page has to ask.
-	ConsentQuestion(ctx context.Context, t *Transaction) (Question, error)
+	ConsentQuestion(r *http.Request, t *Transaction) (Question, error)
 }
 
 // Question is what a user is asked to allow.

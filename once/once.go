@@ -1,6 +1,7 @@
 package once
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -24,6 +25,7 @@ const (
 	Unblock           Type = "unblock"
 	UpstreamState     Type = "upstream_state" // state of a login at another provider
 	Setup             Type = "setup"          // the first administrator's link
+	RevokedFamily     Type = "revoked_family" // tokens of one login that were revoked
 )
 
 // Codes of the errors of Take.
@@ -114,6 +116,24 @@ func Claim(tx tenant.Tx, t Type, value string, ttl time.Duration) error {
 		return err
 	}
 	return nil
+}
+
+// Claimed reports whether a value was claimed and its ttl has not passed.
+func Claimed(tx tenant.Tx, t Type, value string) (bool, error) {
+	e, err := tenant.Load[entry](tx, tenant.KindOnce, id(t, value))
+	if problem.Is(err, problem.NotFound) {
+		return false, nil
+	}
+	return err == nil && tx.Now().Before(e.ExpiresAt), err
+}
+
+// ClaimedNow is Claimed outside of a transaction.
+func ClaimedNow(ctx context.Context, docs tenant.Docs, tenantID string, t Type, value string, now time.Time) (bool, error) {
+	e, err := tenant.Get[entry](ctx, docs, tenantID, tenant.KindOnce, id(t, value))
+	if problem.Is(err, problem.NotFound) {
+		return false, nil
+	}
+	return err == nil && now.Before(e.ExpiresAt), err
 }
 
 // Peek decodes the data of a value that could be taken now, without taking it.

@@ -161,3 +161,9 @@ func first[T any](ctx context.Context, docs Docs, tenant string, k Kind, column,
 	}
 	return found[0], nil
 }
+
+// Derived keeps what load makes of documents of one kind until a write touches
+// the kind. The key tells values apart.
+func (d *Directory) Derived(ctx context.Context, tenant string, k Kind, key string, load func(ctx context.Context) (any, error)) (any, error) {
+	return Cached(d.cache, tenant, k, "\x00"+key, func() (any, error) { return load(ctx) })
+}
