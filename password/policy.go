@@ -3,6 +3,7 @@ package password
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"strings"
 	"sync"
 	"unicode"
@@ -23,6 +24,17 @@ var common = sync.OnceValue(func() map[string]bool {
 	}
 	return m
 })
+
+// Why a policy refuses a password: the causes of errors with code
+// "invalid_password", for surfaces that have their own words for them.
+var (
+	ErrShort      = errors.New("too short")
+	ErrWeak       = errors.New("too few kinds of characters, or repeated ones")
+	ErrCommon     = errors.New("too common")
+	ErrPersonal   = errors.New("tells of the user")
+	ErrUsed       = errors.New("used before")
+	ErrCharacters = errors.New("unusable characters")
+)
 
 // Policy judges new passwords of a connection.
 type Policy struct{ opts tenant.DatabaseOptions }
@@ -88,30 +100,32 @@ func itoa(n int) string {
 // Check judges a new password of a user. It fails with problem.Invalid and code
 // "invalid_password"; the message says what to do.
 func (p Policy) Check(plain string, u *tenant.User) error {
-	bad := func(message string) error { return problem.New(problem.Invalid, "invalid_password", "%s", message) }
+	bad := func(why error, message string) error {
+		return problem.Wrap(problem.Invalid, "invalid_password", why, "%s", message)
+	}
 	n := utf8.RuneCountInString(plain)
 	switch {
 	case len(plain) > MaxLength:
 		return tooLong()
 	case !utf8.ValidString(plain) || strings.ContainsRune(plain, 0):
-		return bad("The password has characters that cannot be used")
+		return bad(ErrCharacters, "The password has characters that cannot be used")
 	case n < p.MinLength():
-		return bad("The password is too short. " + atLeast(p.MinLength()))
+		return bad(ErrShort, "The password is too short. " + atLeast(p.MinLength()))
 	}
 	if want, of := p.classes(); want > 0 && countClasses(plain, p.opts.PasswordPolicy == "fair") < want {
-		return bad("The password is too weak. Use " + of)
+		return bad(ErrWeak, "The password is too weak. Use " + of)
 	}
 	if p.opts.PasswordPolicy == "excellent" && repeats(plain) {
-		return bad("The password is too weak. No more than two equal characters in a row")
+		return bad(ErrWeak, "The password is too weak. No more than two equal characters in a row")
 	}
 	lower := strings.ToLower(plain)
 	if p.opts.PasswordPolicy != "none" && common()[lower] {
-		return bad("The password is too common")
+		return bad(ErrCommon, "The password is too common")
 	}
 	if d := p.opts.PasswordDictionary; d.Enable {
 		for _, w := range d.Dictionary {
 			if strings.EqualFold(w, plain) {
-				return bad("The password is too common")
+				return bad(ErrCommon, "The password is too common")
 			}
 		}
 	}
@@ -119,7 +133,7 @@ func (p Policy) Check(plain string, u *tenant.User) error {
 		local, _, _ := strings.Cut(u.Email, "@")
 		for _, part := range []string{local, u.Username, u.Name, u.Nickname, u.GivenName, u.FamilyName} {
 			if len(part) >= 3 && strings.Contains(lower, strings.ToLower(part)) {
-				return bad("The password contains information about the user")
+				return bad(ErrPersonal, "The password contains information about the user")
 			}
 		}
 	}
@@ -182,7 +196,7 @@ func (p Policy) CheckHistory(ctx context.Context, h *Hasher, plain, present stri
 			return err
 		}
 		if ok {
-			return problem.New(problem.Invalid, "invalid_password", "The password has been used before")
+			return problem.Wrap(problem.Invalid, "invalid_password", ErrUsed, "The password has been used before")
 		}
 	}
 	return nil
