@@ -110,10 +110,10 @@ func (p Policy) Check(plain string, u *tenant.User) error {
 	case !utf8.ValidString(plain) || strings.ContainsRune(plain, 0):
 		return bad(ErrCharacters, "The password has characters that cannot be used")
 	case n < p.MinLength():
-		return bad(ErrShort, "The password is too short. " + atLeast(p.MinLength()))
+		return bad(ErrShort, "The password is too short. "+atLeast(p.MinLength()))
 	}
 	if want, of := p.classes(); want > 0 && countClasses(plain, p.opts.PasswordPolicy == "fair") < want {
-		return bad(ErrWeak, "The password is too weak. Use " + of)
+		return bad(ErrWeak, "The password is too weak. Use "+of)
 	}
 	if p.opts.PasswordPolicy == "excellent" && repeats(plain) {
 		return bad(ErrWeak, "The password is too weak. No more than two equal characters in a row")
