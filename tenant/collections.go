@@ -84,7 +84,7 @@ func Collections() []Collection {
 		}, Unique: [][]string{{"user_id", "client_id", "audience"}}},
 		{Kind: KindOnce, Columns: []Column{{"type", "type", Text}, {"subject", "subject", Text}, expires}},
 		{Kind: KindAttempt, Columns: []Column{{"identifier", "identifier", Folded}, {"ip", "ip", Text}, expires}},
-		{Kind: KindJob, Columns: []Column{{"type", "type", Text}, {"status", "status", Text}, {"created_at", "created_at", Time}, expires}},
+		{Kind: KindJob, Columns: []Column{{"type", "type", Text}, {"status", "status", Text}, {"created_at", "created_at", Time}, expires}, Sealed: []string{"input"}},
 		{Kind: KindOutbox, Columns: []Column{{"topic", "topic", Text}, {"due_at", "due_at", Time}}, Sealed: []string{"secret"}},
 		{Kind: KindLog, Columns: []Column{
 			{"date", "date", Time}, {"type", "type", Text}, {"user_id", "user_id", Text}, {"user_name", "user_name", Folded},

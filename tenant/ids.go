@@ -48,3 +48,10 @@ func NewObjectID(now time.Time) string {
 	rand.Read(b[4:])
 	return hex.EncodeToString(b[:])
 }
+
+// RandomHex returns n hexadecimal digits.
+func RandomHex(n int) string {
+	b := make([]byte, (n+1)/2)
+	rand.Read(b)
+	return hex.EncodeToString(b)[:n]
+}
