@@ -22,7 +22,8 @@ type Upstream interface {
 	Supported(strategy string) bool
 	// Begin redirects to the provider of a connection. State comes back from Finish.
 	Begin(w http.ResponseWriter, r *http.Request, c *tenant.Connection, state, loginHint string) error
-	// Finish reads the provider's answer.
+	// Finish reads the provider's answer. With an error, state is that of the login
+	// that failed, or empty when it is not known.
 	Finish(w http.ResponseWriter, r *http.Request) (state string, c *tenant.Connection, p authn.Profile, err error)
 }
 
@@ -73,10 +74,11 @@ func (p *Pages) Register(mux *http.ServeMux) {
 	page("POST "+oauth.SignupPath, p.postSignup)
 	page("GET "+oauth.ConsentPath, p.showConsent)
 	page("POST "+oauth.ConsentPath, p.postConsent)
-	page("GET /u/reset-password", p.showReset)
-	page("POST /u/reset-password", p.postReset)
+	page("GET "+resetPath, p.showReset)
+	page("POST "+resetPath, p.postReset)
 	page("GET /u/email-verification", p.showVerification)
 	page("POST /u/email-verification", p.postVerification)
+	page("GET /u/logged-out", func(w http.ResponseWriter, r *http.Request) error { p.LoggedOut(w, r); return nil })
 	page("GET /u/unblock", p.showUnblock)
 	page("POST /u/unblock", p.postUnblock)
 	// Other providers answer from their own sites, some with a form; the state of that
@@ -120,20 +122,37 @@ func (p *Pages) open(r *http.Request, state string) (*subject, error) {
 	if err != nil {
 		return nil, err
 	}
+	var databases []*tenant.Connection
 	for _, c := range all {
-		if want := t.Request.Connection; want != "" && c.Name != want {
+		if want := t.Request.Connection; want != "" && c.Name != want && c.ID != want {
 			continue
 		}
 		switch {
-		case !c.Database():
-			if p.upstream.Supported(c.Strategy) {
-				s.Others = append(s.Others, c)
-			}
-		case s.Database == nil:
-			s.Database = c
+		case c.Database():
+			databases = append(databases, c)
+		case p.upstream != nil && p.upstream.Supported(c.Strategy):
+			s.Others = append(s.Others, c)
 		}
 	}
-	return s, nil
+	s.Database, err = p.database(r, t.Tenant, databases)
+	return s, err
+}
+
+// database is where a page checks passwords when it may choose: the tenant's
+// default directory, or else the first by name. An application whose users are
+// in another one names it (parameter connection).
+func (p *Pages) database(r *http.Request, tenantID string, all []*tenant.Connection) (*tenant.Connection, error) {
+	if len(all) == 0 {
+		return nil, nil
+	}
+	settings, err := p.dir.Settings(r.Context(), tenantID)
+	if err != nil {
+		return nil, err
+	}
+	if i := slices.IndexFunc(all, func(c *tenant.Connection) bool { return c.Name == settings.DefaultDirectory }); i >= 0 {
+		return all[i], nil
+	}
+	return all[0], nil
 }
 
 func (s *subject) signup() bool {
@@ -180,9 +199,12 @@ func (p *Pages) renderLogin(w http.ResponseWriter, r *http.Request, s *subject, 
 		d.SignupURL = s.link(oauth.SignupPath)
 	}
 	if s.reset() {
-		d.ResetURL = s.link("/u/reset-password")
+		d.ResetURL = s.link(resetPath)
 	}
 	d.fault(fault)
+	if status == http.StatusUnauthorized {
+		status = http.StatusBadRequest // 401 wants a challenge that a browser answers (RFC 9110 section 15.5.2)
+	}
 	return p.view.render(w, r, status, "login", d)
 }
 
@@ -248,19 +270,40 @@ func (p *Pages) startUpstream(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (p *Pages) finishUpstream(w http.ResponseWriter, r *http.Request) error {
-	state, c, profile, err := p.upstream.Finish(w, r)
-	if err != nil {
-		return err
+	if p.upstream == nil {
+		return problem.New(problem.NotFound, "", "No connection of this tenant leads here")
+	}
+	state, c, profile, fault := p.upstream.Finish(w, r)
+	if fault != nil && state == "" {
+		return fault
 	}
 	s, err := p.open(r, state)
 	if err != nil {
 		return err
+	}
+	if fault != nil {
+		return p.upstreamFailed(w, r, s, fault)
 	}
 	u, err := p.users.Federated(r.Context(), authn.FederatedLogin{Origin: origin(r), Tenant: s.Tenant, Client: s.Client, Connection: c, Profile: profile})
 	if err != nil {
 		return err
 	}
 	return p.authenticated(w, r, s.Transaction, u, c, "fed")
+}
+
+// upstreamFailed leads back to the login page, where there may be another way in.
+// Where there is none, the application is told, as the page would only lead to
+// the same provider again.
+func (p *Pages) upstreamFailed(w http.ResponseWriter, r *http.Request, s *subject, fault error) error {
+	e := problem.From(fault)
+	if e.Kind == problem.Internal {
+		return fault
+	}
+	web.EventFrom(r.Context()).Fail(fault)
+	if s.Database == nil && len(s.Others) <= 1 {
+		return p.flow.Fail(w, r, s.Transaction, problem.Wrap(problem.Forbidden, "access_denied", fault, "%s", e.Message))
+	}
+	return p.renderLogin(w, r, s, http.StatusBadRequest, s.Request.LoginHint, problem.Wrap(e.Kind, "upstream_failed", fault, "%s", e.Message))
 }
 
 func (p *Pages) showSignup(w http.ResponseWriter, r *http.Request) error {
@@ -341,13 +384,31 @@ func (p *Pages) postConsent(w http.ResponseWriter, r *http.Request) error {
 	return p.flow.Consented(w, r, t, r.PostForm.Get("action") == "accept")
 }
 
-// Error implements oauth.Pages.
+const resetPath = "/u/reset-password"
+
+// errorTexts are the errors that many people meet; they have a title, a text and
+// an advice in every language.
+var errorTexts = map[string]bool{"invalid_transaction": true, authn.CodeTicket: true, "cross_site_request": true, "unknown_host": true}
+
+// Error implements oauth.Pages: what happened, what to do, and the request id. It
+// never redirects, and shows nothing of a cause that nobody classified.
 func (p *Pages) Error(w http.ResponseWriter, r *http.Request, e *problem.Error) {
 	d := p.data(r, nil)
 	d.RequestID, d.Code = web.RequestID(r.Context()), e.Code
-	d.Message = e.Message
-	if e.Kind == problem.Internal {
-		d.Message = d.T("error.internal")
+	d.Heading, d.Message, d.Todo = d.T("error.title"), e.Message, d.T("error.what")
+	switch e.Kind {
+	case problem.Internal:
+		d.Code, d.Message, d.Todo = "", d.T("error.internal"), d.T("error.todo_retry")
+	case problem.Unavailable, problem.Limited:
+		d.Todo = d.T("error.todo_retry")
+	case problem.NotFound:
+		d.Todo = d.T("error.todo_address")
+	}
+	if errorTexts[e.Code] {
+		d.Heading, d.Message, d.Todo = d.T("error."+e.Code+"_title"), d.T("error."+e.Code), d.T("error."+e.Code+"_todo")
+	}
+	if e.Code == authn.CodeTicket && r.URL.Path == resetPath {
+		d.NextURL, d.ButtonText = resetPath, d.T("reset.title")
 	}
 	if err := p.view.render(w, r, e.HTTPStatus(), "error", d); err != nil {
 		p.logger.ErrorContext(r.Context(), "the error page could not be written", "error", err)

@@ -2,11 +2,13 @@ package login
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/portcullis-id/portcullis/authn"
 	"github.com/portcullis-id/portcullis/oauth"
 	"github.com/portcullis-id/portcullis/problem"
+	"github.com/portcullis-id/portcullis/tenant"
 	"github.com/portcullis-id/portcullis/web"
 )
 
@@ -20,17 +22,51 @@ func (p *Pages) showReset(w http.ResponseWriter, r *http.Request) error {
 		}
 		return p.renderNewPassword(w, r, http.StatusOK, ticket, t, nil)
 	}
-	s, err := p.open(r, q.Get("state"))
+	s, err := p.openReset(r, q.Get("state"))
 	if err != nil {
 		return err
 	}
-	if !s.reset() {
-		http.Redirect(w, r, s.link(oauth.LoginPath), http.StatusSeeOther)
-		return nil
+	return p.renderReset(w, r, s, http.StatusOK, s.Request.LoginHint, nil)
+}
+
+// openReset reads the transaction of a login, if the page was reached from one.
+// It is reached without where a link of an old mail no longer works.
+func (p *Pages) openReset(r *http.Request, state string) (*subject, error) {
+	s := &subject{Transaction: &oauth.Transaction{Tenant: tenantName(r.Context())}}
+	if state != "" {
+		var err error
+		if s, err = p.open(r, state); err != nil {
+			return nil, err
+		}
+	} else {
+		all, err := p.dir.Connections(r.Context(), s.Tenant)
+		if err != nil {
+			return nil, err
+		}
+		all = slices.DeleteFunc(slices.Clone(all), func(c *tenant.Connection) bool { return !c.Database() })
+		if s.Database, err = p.database(r, s.Tenant, all); err != nil {
+			return nil, err
+		}
 	}
+	if !s.reset() {
+		return nil, problem.New(problem.Forbidden, "reset_disabled", "Users of this connection cannot reset their password here")
+	}
+	return s, nil
+}
+
+// back is the login page that the page was reached from, or empty.
+func (s *subject) back() string {
+	if s.State == "" {
+		return ""
+	}
+	return s.link(oauth.LoginPath)
+}
+
+func (p *Pages) renderReset(w http.ResponseWriter, r *http.Request, s *subject, status int, email string, fault error) error {
 	d := p.data(r, s)
-	d.Email, d.LoginURL = s.Request.LoginHint, s.link(oauth.LoginPath)
-	return p.view.render(w, r, http.StatusOK, "reset", d)
+	d.Email, d.LoginURL = email, s.back()
+	d.fault(fault)
+	return p.view.render(w, r, status, "reset", d)
 }
 
 func (p *Pages) renderNewPassword(w http.ResponseWriter, r *http.Request, status int, ticket string, t authn.Ticket, fault error) error {
@@ -50,26 +86,21 @@ func (p *Pages) postReset(w http.ResponseWriter, r *http.Request) error {
 	if ticket := r.PostForm.Get("ticket"); ticket != "" {
 		return p.setPassword(w, r, ticket)
 	}
-	s, err := p.open(r, r.PostForm.Get("state"))
+	s, err := p.openReset(r, r.PostForm.Get("state"))
 	if err != nil {
 		return err
 	}
-	if !s.reset() {
-		return problem.New(problem.Forbidden, "reset_disabled", "Users of this connection cannot reset their password here")
-	}
 	email := strings.TrimSpace(r.PostForm.Get("email"))
 	if err := authn.CheckEmail(email); err != nil {
-		d := p.data(r, s)
-		d.Email, d.LoginURL = email, s.link(oauth.LoginPath)
-		d.fault(err)
-		return p.view.render(w, r, http.StatusBadRequest, "reset", d)
+		return p.renderReset(w, r, s, http.StatusBadRequest, email, err)
 	}
 	if err := p.users.RequestReset(r.Context(), authn.ResetRequest{Origin: origin(r), Tenant: s.Tenant, Client: s.Client, Connection: s.Database, Email: email}); err != nil {
 		return err
 	}
 	d := p.data(r, s).says("resetsent.title", "resetsent.text")
 	d.Email = email
-	d.NextURL, d.ButtonText = s.link(oauth.LoginPath), d.T("back")
+	d.Hint = d.T("resetsent.hint")
+	d.NextURL, d.ButtonText = s.back(), d.T("back")
 	return p.view.render(w, r, http.StatusOK, "done", d)
 }
 
@@ -96,11 +127,13 @@ func (p *Pages) setPassword(w http.ResponseWriter, r *http.Request, ticket strin
 
 func (p *Pages) ticketDone(w http.ResponseWriter, r *http.Request, t authn.Ticket, title, text string) error {
 	d := p.data(r, nil).says(title, text)
-	if to := t.Result(d.Text); to != "" {
+	d.Email = t.Email
+	if to := t.Result(d.T(text)); to != "" {
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("Referrer-Policy", "no-referrer") // the address holds the ticket
 		http.Redirect(w, r, to, http.StatusSeeOther)
 		return nil
 	}
-	d.Email = t.Email
 	return p.view.render(w, r, http.StatusOK, "done", d)
 }
 
@@ -149,5 +182,7 @@ func (p *Pages) postUnblock(w http.ResponseWriter, r *http.Request) error {
 	if err := p.users.Unblock(r.Context(), tenantName(r.Context()), r.PostForm.Get("ticket")); err != nil {
 		return err
 	}
-	return p.view.render(w, r, http.StatusOK, "done", p.data(r, nil).says("unblocked.title", "unblocked.text"))
+	d := p.data(r, nil).says("unblocked.title", "unblocked.text")
+	d.NextURL, d.ButtonText = resetPath, d.T("newpassword.title")
+	return p.view.render(w, r, http.StatusOK, "done", d)
 }

@@ -6,6 +6,7 @@ import (
 	"embed"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"html/template"
 	"io/fs"
@@ -70,6 +71,11 @@ func newView() (*view, error) {
 	return v, nil
 }
 
+// Stylesheet is the path of the sheet that all pages share.
+func (p *Pages) Stylesheet() string { return p.view.stylesheet() }
+
+func (v *view) stylesheet() string { return "/u/assets/" + v.css }
+
 // asset serves the stylesheet. Its name changes with its content, so browsers
 // keep it for good.
 func (v *view) asset(w http.ResponseWriter, r *http.Request) {
@@ -93,13 +99,16 @@ func Headers(h http.Header) {
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self' data: https:; base-uri 'none'; frame-ancestors 'none'")
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Referrer-Policy", "no-referrer")
+	// Addresses of pages hold tickets, which no other site may learn. "no-referrer"
+	// would do more than that: it turns the Origin of our own forms into "null", and
+	// browsers without Sec-Fetch-Site could not be told from strangers.
+	h.Set("Referrer-Policy", "same-origin")
 	h.Set("Strict-Transport-Security", "max-age=31536000")
 	h.Set("Permissions-Policy", "camera=(), geolocation=(), microphone=()")
 }
 
 func (v *view) render(w http.ResponseWriter, _ *http.Request, status int, page string, d *data) error {
-	d.CSS = "/u/assets/" + v.css
+	d.CSS = v.stylesheet()
 	var b bytes.Buffer
 	if err := v.pages[page].ExecuteTemplate(&b, "layout", d); err != nil {
 		return fmt.Errorf("render the page %s: %w", page, err)
@@ -126,6 +135,7 @@ type data struct {
 	State          string
 	Title, Heading string
 	Text           string
+	Hint           string
 	Fault          string // what was wrong with the last try
 	FaultField     string // which field it is about
 	Identifier     string
@@ -146,6 +156,7 @@ type data struct {
 	RequestID      string
 	Code           string
 	Message        string
+	Todo           string // what to do about it
 }
 
 // T is a text in the user's language. Arguments are names and values in turn.
@@ -156,7 +167,7 @@ func (d *data) T(id string, args ...any) string {
 			values[name] = args[i+1]
 		}
 	}
-	s, err := d.localizer.Localize(&i18n.LocalizeConfig{MessageID: id, TemplateData: values})
+	s, err := d.localizer.Localize(&i18n.LocalizeConfig{MessageID: id, TemplateData: values, PluralCount: values["N"]})
 	if err != nil && s == "" {
 		return id
 	}
@@ -169,7 +180,7 @@ func (d *data) Scope(s tenant.Scope) string {
 		return s.Description
 	}
 	switch s.Value {
-	case "openid", "profile", "email", "phone", "offline_access":
+	case "openid", "profile", "email", "phone", "address", "offline_access":
 		return d.T("scope." + s.Value)
 	}
 	return s.Value
@@ -197,17 +208,35 @@ func (d *data) rules(c *tenant.Connection) []string {
 	return out
 }
 
+// passwordFaults have words of their own in every language.
+var passwordFaults = []struct {
+	err error
+	id  string
+}{
+	{password.ErrShort, "fault.password_short"}, {password.ErrWeak, "fault.password_weak"}, {password.ErrCommon, "fault.password_common"},
+	{password.ErrPersonal, "fault.password_personal"}, {password.ErrUsed, "fault.password_used"}, {password.ErrCharacters, "fault.password_characters"},
+}
+
+// FaultAt is what was wrong with a field, or with field "" what was wrong with
+// the form as a whole.
+func (d *data) FaultAt(field string) string {
+	if d.FaultField != field {
+		return ""
+	}
+	return d.Fault
+}
+
 // fault puts an error beside the field that it is about.
 func (d *data) fault(err error) {
 	if err == nil {
 		return
 	}
 	e := problem.From(err)
-	field := "username"
+	field := ""
 	switch e.Code {
 	case "invalid_email":
 		field = "email"
-	case authn.CodeSignup, authn.CodeExists:
+	case authn.CodeExists:
 		field = "email"
 	case "invalid_username":
 		field = "identifier"
@@ -215,11 +244,25 @@ func (d *data) fault(err error) {
 		field = "password"
 	case "password_mismatch":
 		field = "repeat"
+	case "upstream_failed":
+		field = "provider"
 	}
 	d.FaultField = field
-	if d.Fault = d.T("fault." + e.Code); d.Fault == "fault."+e.Code {
-		d.Fault = e.Message
+	for _, f := range passwordFaults {
+		if errors.Is(err, f.err) {
+			d.Fault = d.T(f.id)
+			return
+		}
 	}
+	d.Fault = d.say("fault."+e.Code, e.Message)
+}
+
+// say is a text, or the other one where there is none in any language.
+func (d *data) say(id, otherwise string) string {
+	if s := d.T(id); s != id {
+		return s
+	}
+	return otherwise
 }
 
 // data begins what a page shows: the tenant, the application, the language.
@@ -246,7 +289,9 @@ func (p *Pages) data(r *http.Request, s *subject) *data {
 	}
 	if s != nil {
 		d.State = s.State
-		d.Application, d.AppLogo = s.Client.Name, httpsOnly(s.Client.LogoURI)
+		if s.Client != nil {
+			d.Application, d.AppLogo = s.Client.Name, httpsOnly(s.Client.LogoURI)
+		}
 		if s.Transaction != nil {
 			wanted = append(wanted, s.Request.UILocales...)
 		}
