@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -132,7 +131,7 @@ func Default() Config {
 func DefaultDev() Config {
 	c := Default()
 	c.Dev = true
-	c.Domain, c.DefaultTenant = "localhost", "dev"
+	c.Domain, c.DefaultTenant = "localhost", "main"
 	c.Listen.Address, c.Listen.HTTPS, c.Listen.HTTP = "127.0.0.1", 8443, 8080
 	c.Log.Format = "text"
 	return c
@@ -316,12 +315,3 @@ func address(report func(key, reason string), key, s string) {
 
 // shutdownTimeout is how long requests in flight may take to end after a stop.
 const shutdownTimeout = 20 * time.Second
-
-// readable reports a file that cannot be read as a sentence for an operator.
-func readable(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return f.Close()
-}

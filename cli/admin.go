@@ -30,7 +30,7 @@ func (adminTokenCmd) Help() string {
 	return `The node has to run on this host, as the same user. The token goes to standard output, alone.
 
 Example:
-  portcullis admin token --tenant dev --scope read:users --ttl 10m`
+  portcullis admin token --tenant main --scope read:users --ttl 10m`
 }
 
 func (c *adminTokenCmd) Run(ctx context.Context, std IO) error {

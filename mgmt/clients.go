@@ -1,6 +1,7 @@
 package mgmt
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
@@ -48,7 +49,7 @@ func clients() *resource {
 			if err := required(d, "name"); err != nil {
 				return err
 			}
-			if err := a.judgeClient(c, d); err != nil {
+			if err := judgeClient(d); err != nil {
 				return err
 			}
 			completeClient(d)
@@ -69,7 +70,7 @@ func clients() *resource {
 					delete(merged, ours)
 				}
 			}
-			if err := a.judgeClient(c, patch); err != nil {
+			if err := judgeClient(patch); err != nil {
 				return err
 			}
 			return a.judgeCredentials(c, text(old, "client_id"), merged)
@@ -90,7 +91,7 @@ func clients() *resource {
 	}
 }
 
-func (a *API) judgeClient(c *call, d doc) error {
+func judgeClient(d doc) error {
 	checks := []error{
 		nonEmpty(d, "name", 256), within(d, "description", 0, 140),
 		oneOf(d, "app_type", "native", "spa", "regular_web", "non_interactive", "resource_server", "express_configuration", "rms", "box", "cloudbees",
@@ -611,4 +612,67 @@ func (a *API) storeInlineCredentials(tx tenant.Tx, clientID string, d doc) error
 		return nil
 	})
 	return err
+}
+
+// NewClient is an application that the appliance itself makes.
+type NewClient struct {
+	Name              string
+	AppType           string
+	Callbacks         []string
+	WebOrigins        []string
+	AllowedLogoutURLs []string
+}
+
+// CreateClient makes an application, as a POST with these properties would, and
+// enables the tenant's database connections for it.
+func (a *API) CreateClient(ctx context.Context, tenantID string, c NewClient) (string, error) {
+	d := doc{"name": c.Name, "app_type": c.AppType, "callbacks": list(c.Callbacks), "web_origins": list(c.WebOrigins),
+		"allowed_logout_urls": list(c.AllowedLogoutURLs), "oidc_conformant": true}
+	if err := judgeClient(d); err != nil {
+		return "", err
+	}
+	completeClient(d)
+	id := tenant.NewClientID()
+	d["client_id"] = id
+	err := a.docs.Write(ctx, tenantID, func(tx tenant.Tx) error {
+		d["created_at"] = timestamp(tx.Now())
+		if err := tenant.Add(tx, tenant.KindClient, id, d); err != nil {
+			return err
+		}
+		page, err := tx.Find(tenant.KindConnection, tenant.Query{Where: []tenant.Cond{{Column: "strategy", Value: tenant.StrategyDatabase}}})
+		if err != nil {
+			return err
+		}
+		for _, rec := range page.Records {
+			if _, err := tenant.Change(tx, tenant.KindConnection, rec.ID, func(c *doc) error {
+				have, _ := (*c)["enabled_clients"].([]any)
+				(*c)["enabled_clients"] = append(have, id)
+				return nil
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return id, err
+}
+
+// SetCallbacks replaces the callback URLs of an application.
+func (a *API) SetCallbacks(ctx context.Context, tenantID, clientID string, callbacks []string) error {
+	patch := doc{"callbacks": list(callbacks)}
+	if err := judgeClient(patch); err != nil {
+		return err
+	}
+	return a.docs.Write(ctx, tenantID, func(tx tenant.Tx) error {
+		_, err := tenant.Change(tx, tenant.KindClient, clientID, func(d *doc) error { (*d)["callbacks"] = patch["callbacks"]; return nil })
+		return err
+	})
+}
+
+func list(values []string) []any {
+	out := make([]any, len(values))
+	for i, v := range values {
+		out[i] = v
+	}
+	return out
 }

@@ -1,0 +1,443 @@
+package appliance
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/portcullis-id/portcullis/authn"
+	"github.com/portcullis-id/portcullis/dashboard"
+	"github.com/portcullis-id/portcullis/egress"
+	"github.com/portcullis-id/portcullis/health"
+	"github.com/portcullis-id/portcullis/login"
+	"github.com/portcullis-id/portcullis/mail"
+	"github.com/portcullis-id/portcullis/mgmt"
+	"github.com/portcullis-id/portcullis/netcontract"
+	"github.com/portcullis-id/portcullis/oauth"
+	"github.com/portcullis-id/portcullis/password"
+	"github.com/portcullis-id/portcullis/problem"
+	"github.com/portcullis-id/portcullis/store"
+	"github.com/portcullis-id/portcullis/telemetry"
+	"github.com/portcullis-id/portcullis/tenant"
+	"github.com/portcullis-id/portcullis/upstream"
+	"github.com/portcullis-id/portcullis/web"
+)
+
+// Options are what a node needs beside its configuration.
+type Options struct {
+	Version string
+	Log     io.Writer // where the log goes
+	Env     []string  // for the master key
+	Now     func() time.Time
+}
+
+// Node is one running appliance.
+type Node struct {
+	cfg    Config
+	opts   Options
+	logger *slog.Logger
+
+	// OnReady is called once, when the node answers.
+	OnReady func(Ready)
+
+	store     *store.Store
+	cache     *tenant.Cache
+	directory *tenant.Directory
+	keys      *tenant.Keys
+	log       *tenant.LogWriter
+	dialer    *egress.Dialer
+	contract  netcontract.Table
+	hasher    *password.Hasher
+	mailbox   *mail.Mailbox
+	smtp      *mail.SMTP
+	outbox    *mail.Outbox
+	users     *authn.Service
+	oauth     *oauth.Provider
+	pages     *login.Pages
+	mgmt      *mgmt.API
+	health    *health.Service
+	metrics   *telemetry.Metrics
+	tracer    *telemetry.Tracer
+	setup     *dashboard.Setup
+	rooms     roster
+
+	closeOnce sync.Once
+}
+
+// New makes a node of a configuration that was validated. It opens nothing yet.
+func New(cfg Config, opts Options) (*Node, error) {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Log == nil {
+		opts.Log = io.Discard
+	}
+	logger, err := telemetry.NewLogger(opts.Log, cfg.Log.Level, cfg.Log.Format)
+	if err != nil {
+		return nil, err
+	}
+	return &Node{cfg: cfg, opts: opts, logger: logger}, nil
+}
+
+// scopes are those of a tenant's Management API.
+func (n *Node) scopes(root bool) []string { return mgmt.Scopes(root) }
+
+// Run opens the store, builds the rooms, serves until ctx ends, and leaves
+// nothing behind that was acknowledged and is not on disk.
+func (n *Node) Run(ctx context.Context) error {
+	if err := n.open(ctx); err != nil {
+		return err
+	}
+	defer n.Close()
+	if err := n.build(ctx); err != nil {
+		return err
+	}
+	surfaces, ready, err := n.listen(ctx)
+	if err != nil {
+		return err
+	}
+
+	// Background work outlives the listeners: what the last requests caused is still
+	// written and sent on its way.
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	var g errgroup.Group
+	for name, run := range map[string]func(context.Context) error{
+		"tenant logs": n.log.Run, "mail": n.outbox.Run, "purge": n.purge,
+		"jobs": func(ctx context.Context) error { return n.mgmt.Run(ctx, n.mgmt.Tenants) },
+	} {
+		g.Go(n.rooms.watch(name, func() error { return run(work) }))
+	}
+
+	n.logger.InfoContext(ctx, "the node answers", "version", n.opts.Version, "url", ready.URL)
+	if n.OnReady != nil {
+		n.OnReady(ready)
+	}
+	err = serve(ctx, n.logger, surfaces)
+	n.logger.InfoContext(ctx, "the node stops")
+	stopWork()
+	return errors.Join(err, g.Wait())
+}
+
+// Close lets go of the store. It may be called twice.
+func (n *Node) Close() error {
+	var err error
+	n.closeOnce.Do(func() {
+		if n.tracer != nil {
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			defer cancel()
+			err = n.tracer.Close(ctx)
+		}
+		if n.store != nil {
+			err = errors.Join(err, n.store.Close())
+		}
+	})
+	return err
+}
+
+func (n *Node) open(ctx context.Context) error {
+	if err := os.MkdirAll(n.cfg.Data, 0o700); err != nil {
+		return fmt.Errorf("make the data folder: %w", err)
+	}
+	sealer, err := n.cfg.sealer(n.opts.Env)
+	if err != nil {
+		return err
+	}
+	n.store, err = store.Open(ctx, n.cfg.dsn(), store.Options{Sealer: sealer, Now: n.opts.Now})
+	return err
+}
+
+// build makes the rooms and fills their interfaces.
+func (n *Node) build(ctx context.Context) (err error) {
+	cfg := n.cfg
+	hosts := cfg.Hosts()
+	n.metrics = telemetry.NewMetrics(n.opts.Version)
+	n.cache = tenant.NewCache(n.store, 0)
+	n.directory = tenant.NewDirectory(hosts, n.cache)
+	n.keys = tenant.NewKeys(n.cache)
+	n.log = tenant.NewLogWriter(n.cache, n.logger, n.opts.Now)
+	// Calls that the appliance makes itself stand in its own profile, whichever one is
+	// printed.
+	if n.contract, err = netcontract.Contract(netcontract.ProfilePortcullis); err != nil {
+		return err
+	}
+	allowed := cfg.Network.AllowedHosts
+	if cfg.Dev {
+		// Other providers of a developer run on the same machine.
+		allowed = append([]string{"localhost", "127.0.0.0/8", "::1/128"}, allowed...)
+	}
+	if n.dialer, err = egress.New(egress.Config{AllowedHosts: allowed, Proxy: cfg.Network.Proxy}, n.contract, nil); err != nil {
+		return err
+	}
+	if n.hasher, err = password.New(password.Config{MemoryKiB: cfg.Passwords.MemoryKiB, Time: cfg.Passwords.Time, Workers: cfg.Passwords.Workers}); err != nil {
+		return err
+	}
+	var transport mail.Transport
+	switch {
+	case cfg.SMTP.Host != "":
+		n.smtp = mail.NewSMTP(mail.SMTPConfig{Host: cfg.SMTP.Host, Port: cfg.SMTP.Port, Username: cfg.SMTP.Username, Password: cfg.SMTP.Password.Reveal(),
+			From: cfg.SMTP.From, TLS: cfg.SMTP.TLS}, n.dialer.DialContext(netcontract.SMTP, cfg.SMTP.Host))
+		transport = n.smtp
+	case cfg.Dev:
+		n.mailbox = mail.NewMailbox()
+		transport = n.mailbox
+	}
+	n.outbox = mail.NewOutbox(n.cache, func(ctx context.Context) ([]string, error) { return n.mgmt.Tenants(ctx) }, transport, n.log, n.logger)
+	n.users = authn.New(n.cache, n.directory, n.hasher, n.outbox, n.log, n.logger)
+	n.oauth = oauth.New(oauth.Deps{Docs: n.cache, Directory: n.directory, Keys: n.keys, Users: passwords{n.users}, Log: n.log, Logger: n.logger, Now: n.opts.Now})
+	federation := upstream.New(n.cache, n.directory, n.dialer.Client(netcontract.Social, egress.Options{}), n.dialer.CheckURL, n.opts.Now)
+	if n.pages, err = login.New(login.Deps{Directory: n.directory, Flow: n.oauth, Users: n.users, Upstream: federation, Logger: n.logger}); err != nil {
+		return err
+	}
+	n.oauth.SetPages(n.pages)
+	n.mgmt = mgmt.New(mgmt.Deps{Cache: n.cache, Directory: n.directory, Keys: n.keys, Users: n.users, Tokens: n.oauth, Log: n.log, Logger: n.logger,
+		CheckURL: n.dialer.CheckURL, CheckConnection: federation.CheckOptions})
+	if cfg.Traces.Endpoint != "" {
+		client := n.dialer.Client(netcontract.Traces, egress.Options{Trusted: []string{hostOf(cfg.Traces.Endpoint)}})
+		if n.tracer, err = telemetry.NewTracer(ctx, cfg.Traces.Endpoint, n.opts.Version, client); err != nil {
+			return err
+		}
+	}
+	if err := n.buildHealth(); err != nil {
+		return err
+	}
+	n.registerMetrics()
+	if _, err := n.mgmt.EnsureTenant(ctx, cfg.RootTenant, true); err != nil {
+		return err
+	}
+	if cfg.DefaultTenant != "" && cfg.DefaultTenant != cfg.RootTenant {
+		if _, err := n.mgmt.EnsureTenant(ctx, cfg.DefaultTenant, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// passwords lets oauth ask authn.
+type passwords struct{ users *authn.Service }
+
+func (p passwords) Authenticate(ctx context.Context, c oauth.Credentials) (*tenant.User, error) {
+	u, err := p.users.Login(ctx, authn.Attempt{Origin: authn.Origin{IP: web.ClientIP(ctx).String()}, Tenant: c.Tenant, Client: c.Client,
+		Connection: c.Connection, Identifier: c.Username, Password: c.Password})
+	switch e := problem.From(err); {
+	case err == nil:
+		return u, nil
+	case e.Code == authn.CodeWrong:
+		return nil, problem.Wrap(problem.Forbidden, "invalid_grant", err, "Wrong email or password.")
+	case e.Code == authn.CodeBlocked:
+		return nil, problem.Wrap(problem.Unauthorized, "unauthorized", err, "user is blocked")
+	}
+	return nil, err
+}
+
+// purge deletes what has expired, now and then.
+func (n *Node) purge(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Minute)
+	defer tick.Stop()
+	for {
+		if deleted, err := n.store.Purge(ctx); err != nil && ctx.Err() == nil {
+			n.logger.ErrorContext(ctx, "expired documents could not be deleted", "error", err)
+		} else if deleted > 0 {
+			n.logger.InfoContext(ctx, "deleted expired documents", "count", deleted)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (n *Node) registerMetrics() {
+	n.metrics.Gauge("portcullis_password_hashes_waiting", "Password hashes that run or wait.", func() float64 { return float64(n.hasher.Waiting()) })
+	n.metrics.Counter("portcullis_tenant_log_events_dropped_total", "Tenant log events that were lost because the store was away.", func() float64 { return float64(n.log.Dropped()) })
+}
+
+// handler is what the main listeners serve.
+func (n *Node) handler() http.Handler {
+	mux := http.NewServeMux()
+	n.oauth.Register(mux)
+	n.pages.Register(mux)
+	n.mgmt.Register(mux)
+	n.setup.Register(mux)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		n.pages.Error(w, r, problem.New(problem.NotFound, "not_found", "There is nothing at this address."))
+	})
+	routed := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		t, err := n.directory.ByHost(r.Context(), r.Host)
+		if err != nil {
+			web.EventFrom(r.Context()).Fail(err)
+			n.pages.Error(w, r, problem.From(err))
+			return
+		}
+		web.EventFrom(r.Context()).Set("tenant", t.Name)
+		inner := r.WithContext(tenant.WithTenant(r.Context(), t))
+		mux.ServeHTTP(w, inner)
+		r.Pattern = inner.Pattern // for metrics and traces
+	})
+	outer := http.NewServeMux()
+	outer.Handle("GET /testall", n.health.TestAllHandler())
+	outer.Handle("/health/", http.StripPrefix("/health", n.health.StatusHandler()))
+	if n.mailbox != nil {
+		outer.Handle("/mailbox", n.mailbox.Handler())
+		outer.Handle("/mailbox/", n.mailbox.Handler())
+	}
+	outer.Handle("/", routed)
+	return outer
+}
+
+// wrap is what every listener does around its handler.
+func (n *Node) wrap(h http.Handler) http.Handler {
+	h = web.Middleware(web.Config{Logger: n.logger, TrustedProxies: n.cfg.trustedProxies(), Observer: n.metrics.Observe, Now: n.opts.Now}, h)
+	if n.tracer != nil {
+		h = n.tracer.Middleware(h)
+	}
+	return h
+}
+
+// listen opens every port, each for a row of the contract.
+func (n *Node) listen(ctx context.Context) (surfaces []surface, ready Ready, err error) {
+	defer func() {
+		if err != nil {
+			for _, s := range surfaces {
+				s.listener.Close()
+			}
+		}
+	}()
+	cfg, hosts := n.cfg, n.cfg.Hosts()
+	front := cfg.DefaultTenant
+	if front == "" {
+		front = cfg.RootTenant
+	}
+	ready = Ready{URL: hosts.URL(front), Root: hosts.URL(cfg.RootTenant), Data: cfg.Data}
+	var certificate func(time.Time) (*tls.Certificate, error)
+	if cfg.Listen.HTTPS != 0 {
+		if certificate, ready.RootCA, err = n.certificates(); err != nil {
+			return surfaces, ready, err
+		}
+	}
+	if err := n.buildSetup(ready.RootCA); err != nil {
+		return surfaces, ready, err
+	}
+	main := n.handler()
+	public := n.wrap(secure(&cfg, main))
+	n.setup.SetFront(public)
+
+	if cfg.Listen.HTTPS != 0 {
+		l, err := listen(ctx, netcontract.LB, cfg.Listen.Address, cfg.Listen.HTTPS)
+		if err != nil {
+			return surfaces, ready, err
+		}
+		surfaces = append(surfaces, surface{netcontract.LB, "https", tls.NewListener(l, tlsConfig(certificate, n.opts.Now)), public})
+	}
+	if cfg.Listen.HTTP != 0 {
+		l, err := listen(ctx, netcontract.LB, cfg.Listen.Address, cfg.Listen.HTTP)
+		if err != nil {
+			return surfaces, ready, err
+		}
+		surfaces = append(surfaces, surface{netcontract.LB, "http", l, public})
+	}
+	if cfg.Listen.Health != 0 {
+		address := cfg.Listen.HealthAddress
+		if address == "" {
+			address = cfg.Listen.Address
+		}
+		l, err := listen(ctx, netcontract.Health, address, cfg.Listen.Health)
+		if err != nil {
+			return surfaces, ready, err
+		}
+		ready.Health = "http://" + l.Addr().String()
+		if cfg.Health.APIKey == "" {
+			ready.HealthKey = filepath.Join(cfg.Data, healthKeyFile)
+		}
+		surfaces = append(surfaces, surface{netcontract.Health, "health", l, n.wrap(n.health.Handler(n.metrics.Handler()))})
+	}
+	local, err := listenLocal(cfg.Data)
+	if err != nil {
+		return surfaces, ready, err
+	}
+	surfaces = append(surfaces, surface{"", "local", local, n.wrap(n.localHandler(main))})
+	if n.mailbox != nil {
+		ready.Mailbox = hosts.URL(front) + "mailbox"
+	}
+	ready.Setup, err = n.setup.Link(ctx)
+	return surfaces, ready, err
+}
+
+// certificates returns where the TLS certificate comes from: files, or the local
+// authority of --dev, whose root's file it names.
+func (n *Node) certificates() (get func(time.Time) (*tls.Certificate, error), rootCA string, err error) {
+	if n.cfg.TLS.Certificate != "" {
+		files := &certFile{cert: n.cfg.TLS.Certificate, key: n.cfg.TLS.Key}
+		_, err := files.get(n.opts.Now())
+		return files.get, "", err
+	}
+	ca, err := loadAuthority(n.cfg.Data, n.opts.Now())
+	if err != nil {
+		return nil, "", err
+	}
+	get = func(now time.Time) (*tls.Certificate, error) { return ca.certificate(n.cfg.Domain, now) }
+	_, err = get(n.opts.Now())
+	return get, ca.rootFile, err
+}
+
+const healthKeyFile = "health.key"
+
+// healthKey is the password of the health endpoints: the configured one, or one
+// that is made once and kept in the data folder.
+func (n *Node) healthKey() (string, error) {
+	if k := n.cfg.Health.APIKey.Reveal(); k != "" {
+		return k, nil
+	}
+	path := filepath.Join(n.cfg.Data, healthKeyFile)
+	raw, err := os.ReadFile(path)
+	if err == nil {
+		return strings.TrimSpace(string(raw)), nil
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("read the health password: %w", err)
+	}
+	key := tenant.RandomString(32)
+	return key, os.WriteFile(path, []byte(key+"\n"), 0o600)
+}
+
+func (n *Node) buildHealth() error {
+	key, err := n.healthKey()
+	if err != nil {
+		return err
+	}
+	smtp := func() string { return n.cfg.SMTP.Host }
+	n.health, err = health.New(health.Config{Key: key, Now: n.opts.Now},
+		health.CPU(health.System{}), health.Memory(health.System{}), health.Disk(health.System{}, "/", n.cfg.Data),
+		health.Services(n.rooms.status),
+		health.Network(func(context.Context) []string { return nil }, health.Ping),
+		health.Internet(func() string { return "" }, func(context.Context, string) error { return nil }),
+		health.Email(smtp, func(ctx context.Context, _ string) error { return n.smtp.Check(ctx) }),
+		health.DB(n.store.Ping),
+		health.ReplicaSet(func(ctx context.Context) (map[string]error, error) {
+			return map[string]error{"this node": n.store.Ping(ctx)}, nil
+		}),
+	)
+	return err
+}
+
+// hostOf is the host of a URL that was validated.
+func hostOf(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return ""
+	}
+	return u.Hostname()
+}
