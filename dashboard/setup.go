@@ -263,8 +263,15 @@ func (s *Setup) createAdministrator(w http.ResponseWriter, r *http.Request) erro
 	d := s.administratorPage(r.Context(), token)
 	d.Email = strings.TrimSpace(r.PostForm.Get("email"))
 	plain := r.PostForm.Get("password")
-	if plain != r.PostForm.Get("repeat") {
+	switch {
+	case plain == "":
+		// An account without a password is possible (accounts of other providers have
+		// none), and would use the link up for nobody.
+		d.Fault, d.FaultField = "Choose a password.", "password"
+	case plain != r.PostForm.Get("repeat"):
 		d.Fault, d.FaultField = "The two passwords differ.", "repeat"
+	}
+	if d.Fault != "" {
 		return s.show(w, http.StatusBadRequest, "administrator", d)
 	}
 	userID, err := s.deps.Appliance.CreateAdministrator(r.Context(), d.Email, plain)

@@ -58,7 +58,7 @@ func (r *rig) CreateAdministrator(ctx context.Context, email, plain string) (str
 	if err != nil {
 		return "", err
 	}
-	u, err := r.users.CreateUser(ctx, "config", c, &tenant.User{Email: email, EmailVerified: true}, plain, "", true)
+	u, err := r.users.CreateUser(ctx, "config", c, &tenant.User{Email: email, EmailVerified: true}, plain, "", false)
 	if err != nil {
 		return "", err
 	}
@@ -313,9 +313,12 @@ func TestFromTheLinkToALogin(t *testing.T) {
 	}
 	p := see("setup-1-administrator", b.get(r.link()).want(200))
 	see("setup-1-weak", b.submit(p, "email", "ops@example.com", "password", "short", "repeat", "short").want(400))
+	if got := text(b.submit(p, "email", "ops@example.com").want(400).one("#password ~ .fault")); got != "Choose a password." {
+		t.Errorf("without a password the page says %q", got)
+	}
 	see("setup-1-differs", b.submit(p, "email", "ops@example.com", "password", goodPassword, "repeat", "x").want(400))
 	p = see("setup-2-application", b.follow(b.submit(p, "email", "ops@example.com", "password", goodPassword, "repeat", goodPassword)).want(200))
-	if got := text(p.one("[aria-current=step]")); got != "2. Application" {
+	if got := text(p.one("[aria-current=step]")); got != "Application" {
 		t.Errorf("the step is %q", got)
 	}
 	see("setup-2-callback", b.submit(p, "name", "Shop", "callback", "").want(400))
