@@ -64,6 +64,7 @@ func (a *API) Register(mux *http.ServeMux) {
 	}
 	a.registerSettings(mux)
 	a.registerClientParts(mux)
+	a.registerGrantParts(mux)
 	a.registerConnectionParts(mux)
 	a.registerUsers(mux)
 	a.registerRoleParts(mux)

@@ -203,3 +203,20 @@ func (a *API) judgeGrant(c *call, audience string, d doc) error {
 	}
 	return nil
 }
+
+func (a *API) registerGrantParts(mux *http.ServeMux) {
+	a.handle(mux, "GET client-grants/{id}/organizations", []string{"read:organization_client_grants"}, a.grantOrganizations)
+}
+
+// grantOrganizations lists the organizations that a grant is for: none, as there
+// are no organizations yet.
+func (a *API) grantOrganizations(c *call) (int, any, error) {
+	p, err := readPaging(c.URL.Query(), 50, 100)
+	if err != nil {
+		return 0, nil, err
+	}
+	if _, _, err := a.load(c, clientGrants(), c.PathValue("id")); err != nil {
+		return 0, nil, err
+	}
+	return http.StatusOK, p.envelope("organizations", []any{}, nil, 0), nil
+}

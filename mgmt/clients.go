@@ -77,6 +77,11 @@ func clients() *resource {
 		},
 		merge: mergeClient,
 		onCreate: func(a *API, c *call, tx tenant.Tx, id string, d doc) error {
+			if api := text(d, "resource_server_identifier"); api != "" {
+				if err := linkClient(tx, api, id); err != nil {
+					return err
+				}
+			}
 			return a.storeInlineCredentials(tx, id, d)
 		},
 		onDelete: func(_ *API, _ *call, tx tenant.Tx, id string) error {
@@ -87,8 +92,22 @@ func clients() *resource {
 			}
 			return nil
 		},
-		view: viewClient,
+		view:   viewClient,
+		always: []string{"tenant", "signing_keys"},
 	}
+}
+
+// linkClient notes at an API which application stands for it.
+func linkClient(tx tenant.Tx, identifier, clientID string) error {
+	page, err := tx.Find(tenant.KindResourceServer, tenant.Query{Where: []tenant.Cond{{Column: "identifier", Value: identifier}}, Limit: 1})
+	if err != nil {
+		return err
+	}
+	if len(page.Records) == 0 {
+		return notFound("inexistent_resource_server", "The resource server does not exist")
+	}
+	_, err = tenant.Change(tx, tenant.KindResourceServer, page.Records[0].ID, func(d *doc) error { (*d)["client_id"] = clientID; return nil })
+	return err
 }
 
 func judgeClient(d doc) error {
@@ -172,10 +191,19 @@ func completeClient(d doc) {
 	set("oidc_conformant", false)
 	set("sso_disabled", false)
 	set("cross_origin_authentication", false)
+	set("cross_origin_auth", d["cross_origin_authentication"])
+	if d["is_first_party"] == false {
+		set("third_party_security_mode", "permissive")
+	}
+	if text(d, "app_type") == "express_configuration" {
+		set("organization_usage", "require")
+		set("client_authentication_methods", doc{"private_key_jwt": doc{"credentials": []any{}}})
+		set("grant_types", []any{"authorization_code", "client_credentials"})
+	}
 	set("custom_login_page_on", true)
 	set("jwt_configuration", doc{})
 	jwt := d["jwt_configuration"].(doc)
-	for k, v := range map[string]any{"secret_encoded": false, "lifetime_in_seconds": 36000} {
+	for k, v := range map[string]any{"alg": "RS256", "secret_encoded": false, "lifetime_in_seconds": 36000} {
 		if _, ok := jwt[k]; !ok {
 			jwt[k] = v
 		}

@@ -1,7 +1,12 @@
 package mgmt
 
 import (
+	"crypto/sha1"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"net/http"
 	"regexp"
 	"slices"
@@ -63,6 +68,11 @@ func connections() *resource {
 					}
 				}
 			}
+			if o, ok := patch["options"].(doc); ok && text(old, "strategy") == "google-apps" {
+				if before, _ := old["options"].(doc); o["map_user_id_to_id"] == nil {
+					o["map_user_id_to_id"] = before["map_user_id_to_id"]
+				}
+			}
 			return out
 		},
 		update: func(a *API, c *call, old, patch, merged doc) error {
@@ -101,41 +111,127 @@ func connections() *resource {
 				}
 			}
 		},
-		view: viewConnection,
+		view:   viewConnection,
+		always: []string{"id", "is_domain_connection", "authentication", "connected_accounts"},
 	}
 }
 
 // completeConnection gives a connection what it did not say, as Auth0 does.
 func completeConnection(d, options doc) {
-	set := func(in doc, name string, v any) {
-		if cur, ok := in[name]; !ok || cur == nil {
-			in[name] = v
-		}
+	strategy := text(d, "strategy")
+	complete(d, doc{"is_domain_connection": false, "enabled_clients": []any{}, "realms": []any{d["name"]}, "authentication": doc{"active": true},
+		"connected_accounts": doc{"active": false}})
+	switch strategy {
+	case "oidc", "okta", "samlp", "waad", "adfs", "pingfederate", "google-apps":
+		complete(d, doc{"show_as_button": false, "display_name": d["name"]})
 	}
-	set(d, "is_domain_connection", false)
-	set(d, "enabled_clients", []any{})
-	set(d, "realms", []any{d["name"]})
-	set(d, "authentication", doc{"active": true})
-	set(d, "connected_accounts", doc{"active": false})
-	if text(d, "strategy") != tenant.StrategyDatabase {
+	if strategy == tenant.StrategyDatabase {
+		choosePasswordForm(options)
+	}
+	complete(options, strategyDefaults()[strategy])
+	if strategy == "samlp" {
+		readCertificate(options)
+	}
+	if strategy != tenant.StrategyDatabase {
 		return
 	}
-	set(options, "passwordPolicy", "good")
-	set(options, "brute_force_protection", true)
-	set(options, "authentication_methods", doc{})
-	methods, ok := options["authentication_methods"].(doc)
-	if ok {
-		set(methods, "password", doc{"enabled": true})
-		set(methods, "passkey", doc{"enabled": false})
-		set(methods, "email_otp", doc{"enabled": false})
-		set(methods, "phone_otp", doc{"enabled": false})
-		if p, ok := methods["password"].(doc); ok {
-			set(p, "enabled", true)
-			set(p, "api_behavior", "required")
-			set(p, "signup_behavior", "allow")
+	attributes, _ := options["attributes"].(doc)
+	if email, ok := attributes["email"].(doc); ok {
+		complete(email, doc{"unique": true, "verification_method": "link"})
+	}
+	if p, ok := options["password_options"].(doc); ok {
+		complete(p, doc{
+			"complexity": doc{"character_type_rule": "all", "identical_characters": "allow", "sequential_characters": "allow", "max_length_exceeded": "error",
+				"min_length": 15, "character_types": []any{}},
+			"profile_data": doc{"active": false, "blocked_fields": []any{"name", "username", "nickname", "email", "phone_number", "user_metadata.name",
+				"user_metadata.first", "user_metadata.last"}},
+			"history": doc{"active": false, "size": 3}, "dictionary": doc{"active": false, "custom": []any{}, "default": "en_100k"},
+		})
+	}
+}
+
+// choosePasswordForm: the rules for passwords have an older form (passwordPolicy
+// and its kin) and a newer one (password_options). Where the older is used, it
+// alone holds; where neither is, the newer is shown with what the older's default
+// says.
+func choosePasswordForm(options doc) {
+	if options["password_options"] != nil {
+		return
+	}
+	for _, name := range []string{"passwordPolicy", "password_complexity_options", "password_history", "password_dictionary", "password_no_personal_info"} {
+		if options[name] != nil {
+			return
 		}
 	}
-	set(options, "passkey_options", doc{"challenge_ui": "both", "progressive_enrollment_enabled": true, "local_enrollment_enabled": true})
+	options["password_options"] = doc{"complexity": doc{"min_length": 8}}
+}
+
+// readCertificate shows what is in the certificate of a SAML provider.
+func readCertificate(options doc) {
+	raw := text(options, "signingCert")
+	if raw == "" {
+		raw = text(options, "cert")
+	}
+	der, err := base64.StdEncoding.DecodeString(raw)
+	if err != nil || strings.HasPrefix(raw, "-----") {
+		if block, _ := pem.Decode([]byte(raw)); block != nil {
+			der = block.Bytes
+		}
+	}
+	if block, _ := pem.Decode(der); block != nil {
+		der = block.Bytes
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return // the SAML room judges it when it is used
+	}
+	sum := sha1.Sum(cert.Raw)
+	options["thumbprints"] = []any{hex.EncodeToString(sum[:])}
+	options["expires"] = timestamp(cert.NotAfter)
+	options["subject"] = doc{"commonName": cert.Subject.CommonName}
+	options["cert"] = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw}))
+}
+
+// complete puts values where there are none, into objects inside of objects too.
+func complete(d, values doc) {
+	for name, v := range values {
+		have, ok := d[name]
+		if !ok || have == nil {
+			d[name] = v
+			continue
+		}
+		inner, ok1 := have.(doc)
+		more, ok2 := v.(doc)
+		if ok1 && ok2 {
+			complete(inner, more)
+		}
+	}
+}
+
+// strategyDefaults are the options that a connection of a strategy always has.
+// They are made anew for each call: the documents keep them.
+func strategyDefaults() map[string]doc {
+	oidc := doc{"schema_version": "oidc-V4", "attribute_map": doc{"mapping_mode": "bind_all"}, "connection_settings": doc{"pkce": "auto"}}
+	return map[string]doc{
+		tenant.StrategyDatabase: {
+			"mfa": doc{"active": true, "return_enroll_settings": true}, "passwordPolicy": "good", "strategy_version": 2, "brute_force_protection": true,
+			"disable_self_service_change_password": false,
+			"authentication_methods": doc{"password": doc{"enabled": true, "api_behavior": "required", "signup_behavior": "allow"}, "passkey": doc{"enabled": false},
+				"email_otp": doc{"enabled": false}, "phone_otp": doc{"enabled": false}},
+			"passkey_options": doc{"challenge_ui": "both", "progressive_enrollment_enabled": true, "local_enrollment_enabled": true},
+		},
+		"oidc":          oidc,
+		"okta":          {"schema_version": "oidc-V4", "type": "back_channel", "attribute_map": doc{"mapping_mode": "basic_profile"}, "connection_settings": doc{"pkce": "auto"}},
+		"waad":          {"thumbprints": []any{}, "app_domain": "", "waad_common_endpoint": false},
+		"adfs":          {"thumbprints": []any{}},
+		"samlp":         {"assertion_decryption_settings": doc{"algorithm_profile": "v2026-1", "algorithm_exceptions": []any{}}},
+		"google-apps":   {"email": true, "profile": true, "scope": []any{"email", "profile"}, "handle_login_from_social": true, "map_user_id_to_id": false},
+		"google-oauth2": {"email": true, "profile": true, "scope": []any{"email", "profile"}},
+		"facebook":      {"scope": "email,public_profile"},
+		"line":          {"profile": true},
+		"salesforce":    {"scope": []any{}}, "salesforce-community": {"scope": []any{}}, "salesforce-sandbox": {"scope": []any{}},
+		"windowslive": {"scope": []any{"openid", "profile", "email"}},
+	}
 }
 
 func (a *API) judgeConnection(c *call, d doc) error {
@@ -221,8 +317,13 @@ attributes:?object precedence:?strings customScripts:?object configuration:?obje
 	return nil
 }
 
-func viewConnection(_ *API, _ *call, d doc) doc {
+func viewConnection(a *API, c *call, d doc) doc {
 	delete(d, "created_at")
+	switch text(d, "strategy") {
+	case "ad", "adfs", "google-apps", "samlp", "waad", "pingfederate":
+		// Where another side's administrator finishes the set-up.
+		d["provisioning_ticket_url"] = a.Directory.URL(c.tenant) + "p/" + text(d, "strategy") + "/" + text(d, "id")
+	}
 	return d
 }
 

@@ -89,13 +89,14 @@ func (p paging) envelope(key string, items []any, ids []string, total int) any {
 		items = items[:0]
 	}
 	if p.totals {
-		return doc{"start": p.page * p.perPage, "limit": p.perPage, "length": len(items), "total": total, key: items}
+		return doc{"start": p.page * p.perPage, "limit": p.perPage, "length": len(items), "total": total, "next": "", key: items}
 	}
 	return items
 }
 
-// fieldsOf reads fields and include_fields, and returns what cuts a document.
-func fieldsOf(q url.Values) (func(doc) doc, error) {
+// fieldsOf reads fields and include_fields, and returns what cuts a document. The
+// properties in always stay when others are chosen.
+func fieldsOf(q url.Values, always ...string) (func(doc) doc, error) {
 	raw := q.Get("fields")
 	include := true
 	switch q.Get("include_fields") {
@@ -120,7 +121,7 @@ func fieldsOf(q url.Values) (func(doc) doc, error) {
 	return func(d doc) doc {
 		out := doc{}
 		for k, v := range d {
-			if slices.Contains(names, k) == include {
+			if slices.Contains(names, k) == include || include && slices.Contains(always, k) {
 				out[k] = v
 			}
 		}

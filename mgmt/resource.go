@@ -40,7 +40,8 @@ type resource struct {
 	onCreate func(a *API, c *call, tx tenant.Tx, id string, d doc) error
 	onDelete func(a *API, c *call, tx tenant.Tx, id string) error
 	view     func(a *API, c *call, d doc) doc
-	conflict string // message when a unique property is taken
+	always   []string // shown whatever fields says, as Auth0 does
+	conflict string   // message when a unique property is taken
 }
 
 func notFound(code, message string) *problem.Error {
@@ -97,7 +98,7 @@ func (a *API) load(c *call, r *resource, id string) (doc, tenant.Record, error) 
 }
 
 func (a *API) getOne(c *call, r *resource) (int, any, error) {
-	cut, err := fieldsOf(c.URL.Query())
+	cut, err := fieldsOf(c.URL.Query(), r.always...)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -114,7 +115,7 @@ func (a *API) list(c *call, r *resource) (int, any, error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	cut, err := fieldsOf(q)
+	cut, err := fieldsOf(q, r.always...)
 	if err != nil {
 		return 0, nil, err
 	}

@@ -21,8 +21,8 @@ func roles() *resource {
 			if err := required(d, "name"); err != nil {
 				return err
 			}
-			if d["description"] == nil {
-				d["description"] = ""
+			if _, ok := d["description"]; !ok {
+				d["description"] = nil
 			}
 			return judgeRole(d)
 		},
@@ -55,8 +55,12 @@ func judgeRole(d doc) error {
 	return nil
 }
 
-func viewRole(_ *API, _ *call, d doc) doc {
+func viewRole(_ *API, c *call, d doc) doc {
 	delete(d, "created_at")
+	// Auth0 answers null to the one who made it, and an empty text later.
+	if d["description"] == nil && c.Method == http.MethodGet {
+		d["description"] = ""
+	}
 	if d["type"] == nil {
 		d["type"] = "tenant"
 	}

@@ -32,14 +32,22 @@ func defaultSettings(name string) doc {
 		"sessions":        doc{"oidc_logout_prompt_enabled": true},
 		"change_password": doc{"enabled": false, "html": ""}, "guardian_mfa_page": doc{"enabled": false, "html": ""},
 		"allow_organization_name_in_authentication_api": false, "customize_mfa_in_postlogin_action": false, "pushed_authorization_requests_supported": false,
-		"mtls": doc{"enable_endpoint_aliases": false}, "universal_login": doc{"colors": doc{}}, "phone_consolidated_experience": false,
+		"mtls": doc{"enable_endpoint_aliases": false}, "phone_consolidated_experience": false,
+		"universal_login":            doc{"colors": doc{"primary": "#1f4fbf", "page_background": "#eef1f5"}, "is_custom_theme_set": false, "is_custom_template_set": false},
 		"resource_parameter_profile": "audience", "client_id_metadata_document_supported": false, "dynamic_client_registration_security_mode": "strict",
 		"flags": doc{
 			"allow_changing_enable_sso": false, "cannot_change_enforce_client_authentication_on_passwordless_start": true, "disable_impersonation": true,
 			"disable_clickjack_protection_headers": false, "enable_public_signup_user_exists_error": false, "enable_sso": true,
 			"enforce_client_authentication_on_passwordless_start": true, "universal_login": true, "use_scope_descriptions_for_consent": false,
 			"no_disclose_enterprise_connections": false, "revoke_refresh_token_grant": false, "disable_fields_map_fix": false,
-			"disable_management_api_sms_obfuscation": false,
+			"disable_management_api_sms_obfuscation": false, "mfa_show_factor_list_on_enrollment": false, "require_signed_request_object": false,
+			"new_universal_login_experience_enabled": true, "enable_dynamic_client_registration": false, "remove_alg_from_jwks": false,
+			// What follows was taken away from the protocols; the flags stay for tools that
+			// read them.
+			"allow_legacy_delegation_grant_types": false, "allow_legacy_ro_grant_types": false, "allow_other_legacy_grant_types": false,
+			"allow_legacy_tokeninfo_endpoint": false, "enable_adfs_waad_email_verification": false, "enable_apis_section": true,
+			"enable_client_connections": true, "enable_custom_domain_in_emails": false, "enable_idtoken_api2": false, "enable_legacy_logs_search_v2": false,
+			"enable_legacy_profile": false, "dashboard_log_streams_next": false, "dashboard_new_onboarding": false, "enable_pipeline2": false,
 		},
 		"signing_alg": "RS256",
 	}

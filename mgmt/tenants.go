@@ -34,7 +34,7 @@ func Scopes(rootTenant bool) []string {
 	out = append(out, "read:client_keys", "update:client_keys", "read:client_credentials", "create:client_credentials", "update:client_credentials",
 		"delete:client_credentials", "read:users", "create:users", "update:users", "delete:users", "read:users_app_metadata", "update:users_app_metadata",
 		"create:user_tickets", "create:role_members", "delete:role_members", "read:logs", "read:logs_users", "read:signing_keys", "create:signing_keys",
-		"update:signing_keys", "read:tenant_settings", "update:tenant_settings")
+		"update:signing_keys", "read:tenant_settings", "update:tenant_settings", "read:organization_client_grants")
 	if rootTenant {
 		out = append(out, tenantScopes...)
 	}
@@ -139,7 +139,13 @@ func (a *API) furnish(tx tenant.Tx, name string, isRoot bool, keys *tenant.NewKe
 	if err := add(tenant.KindClient, made.ClientID, machine); err != nil {
 		return made, err
 	}
-	global := doc{"client_id": tenant.NewClientID(), "name": "All Applications", "global": true, "grant_types": []any{}, "callbacks": []any{}}
+	// The application that a new tenant of Auth0 has; tools expect one to be there.
+	first := doc{"client_id": tenant.NewClientID(), "name": "Default App", "oidc_conformant": true, "callbacks": []any{}}
+	completeClient(first)
+	if err := add(tenant.KindClient, text(first, "client_id"), first); err != nil {
+		return made, err
+	}
+	global := doc{"client_id": tenant.NewClientID(), "name": "All Applications", "global": true, "grant_types": []any{}, "callbacks": []any{}, "custom_login_page": ""}
 	completeClient(global)
 	if err := add(tenant.KindClient, text(global, "client_id"), global); err != nil {
 		return made, err
@@ -148,7 +154,8 @@ func (a *API) furnish(tx tenant.Tx, name string, isRoot bool, keys *tenant.NewKe
 	if err := add(tenant.KindClientGrant, text(grant, "id"), grant); err != nil {
 		return made, err
 	}
-	conn := doc{"id": tenant.NewID("con"), "name": DefaultConnection, "strategy": tenant.StrategyDatabase, "options": doc{}}
+	conn := doc{"id": tenant.NewID("con"), "name": DefaultConnection, "strategy": tenant.StrategyDatabase, "options": doc{},
+		"enabled_clients": []any{first["client_id"]}}
 	if isRoot {
 		conn["name"], conn["options"] = RootConnection, doc{"disable_signup": true}
 	}

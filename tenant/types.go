@@ -214,7 +214,24 @@ type DatabaseOptions struct {
 		Enable bool `json:"enable"`
 	} `json:"password_no_personal_info"`
 	DisableSelfServiceChangePassword bool `json:"disable_self_service_change_password"`
-	Validation                       struct {
+	// PasswordOptions is the newer form of the rules; where it is there, it holds.
+	PasswordOptions *struct {
+		Complexity struct {
+			MinLength int `json:"min_length"`
+		} `json:"complexity"`
+		ProfileData struct {
+			Active bool `json:"active"`
+		} `json:"profile_data"`
+		History struct {
+			Active bool `json:"active"`
+			Size   int  `json:"size"`
+		} `json:"history"`
+		Dictionary struct {
+			Active bool     `json:"active"`
+			Custom []string `json:"custom"`
+		} `json:"dictionary"`
+	} `json:"password_options"`
+	Validation struct {
 		Username struct {
 			Min int `json:"min"` // default 1
 			Max int `json:"max"` // default 15
@@ -229,6 +246,12 @@ func (c *Connection) DatabaseOptions() DatabaseOptions {
 		// mgmt validated the options when they were stored; a field of another type
 		// than expected leaves its default, which is the strict one.
 		_ = json.Unmarshal(c.Options, &o)
+	}
+	if p := o.PasswordOptions; p != nil {
+		o.PasswordComplexity.MinLength = p.Complexity.MinLength
+		o.NoPersonalInfo.Enable = p.ProfileData.Active
+		o.PasswordHistory.Enable, o.PasswordHistory.Size = p.History.Active, p.History.Size
+		o.PasswordDictionary.Enable, o.PasswordDictionary.Dictionary = p.Dictionary.Active, p.Dictionary.Custom
 	}
 	return o
 }
