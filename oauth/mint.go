@@ -26,7 +26,7 @@ type accessClaims struct {
 	GrantType   string   `json:"gty,omitempty"`
 	Party       string   `json:"azp,omitempty"`
 	ClientID    string   `json:"client_id,omitempty"` // RFC 9068
-	ID          string   `json:"jti,omitempty"`       // RFC 9068
+	ID          string   `json:"jti,omitempty"`
 	Permissions []string `json:"permissions,omitzero"`
 }
 
@@ -111,7 +111,7 @@ func (p *Provider) accessToken(ctx context.Context, tenantID string, g grantedTo
 		}
 	}
 	c := accessClaims{Issuer: issuer, Audience: g.API.Identifier, IssuedAt: now.Unix(), Expiry: now.Unix() + int64(ttl),
-		Scope: scopeOf(g.Scope), Party: g.Client.ID, GrantType: g.GrantType, Permissions: g.Permissions}
+		Scope: scopeOf(g.Scope), Party: g.Client.ID, GrantType: g.GrantType, Permissions: g.Permissions, ID: tenant.RandomString(22)}
 	if g.User == nil {
 		c.Subject = g.Client.ID + "@clients"
 	} else {
@@ -125,7 +125,7 @@ func (p *Provider) accessToken(ctx context.Context, tenantID string, g grantedTo
 	typ := "JWT"
 	if d := g.API.TokenDialect; d == "rfc9068_profile" || d == "rfc9068_profile_authz" {
 		typ = "at+jwt"
-		c.ClientID, c.ID = g.Client.ID, tenant.RandomString(22)
+		c.ClientID = g.Client.ID
 	}
 	if g.API.SigningAlg == "HS256" {
 		if g.API.SigningSecret == "" {

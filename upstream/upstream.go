@@ -402,8 +402,8 @@ func restart(cause error) error {
 }
 
 // Finish reads the provider's answer: it belongs to this browser, works once, and
-// comes from the provider that was asked. What went wrong is a page; nobody is
-// logged in.
+// comes from the provider that was asked. The state comes with an error too, once
+// the browser has proved to be the same.
 func (s *Service) Finish(w http.ResponseWriter, r *http.Request) (state string, c *tenant.Connection, profile authn.Profile, err error) {
 	fail := func(err error) (string, *tenant.Connection, authn.Profile, error) {
 		return "", nil, authn.Profile{}, err
@@ -430,6 +430,8 @@ func (s *Service) Finish(w http.ResponseWriter, r *http.Request) (state string, 
 		return fail(restart(errors.New("the browser is another one")))
 	}
 	http.SetCookie(w, &http.Cookie{Name: cookieName, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteNoneMode, MaxAge: -1})
+	// From here on the login can go on in another way: its pages get their state back.
+	fail = func(err error) (string, *tenant.Connection, authn.Profile, error) { return pend.State, nil, authn.Profile{}, err }
 	if c, err = s.dir.Connection(r.Context(), t, pend.ConnectionID); err != nil {
 		return fail(err)
 	}
