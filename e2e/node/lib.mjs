@@ -1,6 +1,6 @@
 // What the tests share: the tenant under test, its mailbox, a browser, and small
 // servers that play the applications.
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createServer } from 'node:http'
@@ -57,6 +57,8 @@ export async function serve(handler) {
 // private windows that playwright opens otherwise block the cookies of frames.
 export async function browser(options = {}) {
   const profile = mkdtempSync(join(tmpdir(), 'e2e-profile-'))
+  mkdirSync(join(profile, 'Default'))
+  writeFileSync(join(profile, 'Default', 'Preferences'), JSON.stringify({ profile: { cookie_controls_mode: 0, block_third_party_cookies: false } }))
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: '/usr/bin/chromium',
     env: { ...process.env, HOME: process.env.E2E_HOME },
