@@ -18,9 +18,9 @@ const module = "github.com/portcullis-id/portcullis"
 var layers = map[string]int{
 	"cmd/portcullis": 5,
 	"cli":            4,
-	"appliance":      3, "appliance/appliancetest": 3,
-	"mgmt": 2, "login": 2, "dashboard": 2, "client": 2,
-	"store": 2, "store/sqlite": 2, "store/postgres": 2, "store/storetest": 2,
+	"appliance":      3,
+	"mgmt":           2, "login": 2, "dashboard": 2, "client": 2,
+	"store": 2, "store/sqlite": 2, "store/postgres": 2, "store/storetest": 2, "store/docsql": 2, "store/seal": 2,
 	"tenant": 1, "once": 1, "oauth": 1, "authn": 1, "upstream": 1, "password": 1, "mail": 1, "health": 1,
 	"problem": 0, "netcontract": 0, "telemetry": 0, "web": 0, "egress": 0, "config": 0, "search": 0,
 }
@@ -37,11 +37,12 @@ var sideways = map[string][]string{
 	"password":  {"tenant"},
 	"mail":      {"tenant"},
 	"dashboard": {"login"},
-	"store":     {"store/sqlite", "store/postgres"},
+	"store":     {"store/sqlite", "store/postgres", "store/docsql", "store/seal"},
 
-	"store/storetest": {"store", "store/sqlite", "store/postgres"},
-
-	"appliance/appliancetest": {"appliance"},
+	"store/sqlite":    {"store/docsql", "store/seal"},
+	"store/postgres":  {"store/docsql", "store/seal"},
+	"store/docsql":    {"store/seal"},
+	"store/storetest": {"store", "store/seal"},
 }
 
 // forbidden are imports that layers alone would allow, with the reason.

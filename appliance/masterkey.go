@@ -106,7 +106,7 @@ func RotateMaster(ctx context.Context, cfg Config, env []string, progress func(d
 	if err != nil {
 		return Rotation{}, err
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }() // every write was acknowledged
 	n, err := db.RotateMaster(ctx, after, progress)
 	if err != nil {
 		return Rotation{}, fmt.Errorf("%w; both keys are kept, run the command again to go on", err)

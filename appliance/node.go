@@ -101,7 +101,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if err := n.open(ctx); err != nil {
 		return err
 	}
-	defer n.Close()
+	defer func() { _ = n.Close() }()
 	if err := n.build(ctx); err != nil {
 		return err
 	}

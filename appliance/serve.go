@@ -107,7 +107,7 @@ func serve(ctx context.Context, log *slog.Logger, surfaces []surface) error {
 	for i, s := range servers {
 		if err := s.Shutdown(stop); err != nil {
 			log.Warn("requests were cut off at the stop", "surface", surfaces[i].name, "error", err)
-			s.Close()
+			_ = s.Close()
 		}
 	}
 	return g.Wait()

@@ -77,7 +77,7 @@ func (c *startCmd) Run(ctx context.Context, std IO) error {
 	if err != nil {
 		return err
 	}
-	defer node.Close()
+	defer func() { _ = node.Close() }()
 	node.OnReady = func(r appliance.Ready) {
 		for _, line := range r.Lines() {
 			fmt.Fprintln(std.Out, line)

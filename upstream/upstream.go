@@ -431,7 +431,9 @@ func (s *Service) Finish(w http.ResponseWriter, r *http.Request) (state string, 
 	}
 	http.SetCookie(w, &http.Cookie{Name: cookieName, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteNoneMode, MaxAge: -1})
 	// From here on the login can go on in another way: its pages get their state back.
-	fail = func(err error) (string, *tenant.Connection, authn.Profile, error) { return pend.State, nil, authn.Profile{}, err }
+	fail = func(err error) (string, *tenant.Connection, authn.Profile, error) {
+		return pend.State, nil, authn.Profile{}, err
+	}
 	if c, err = s.dir.Connection(r.Context(), t, pend.ConnectionID); err != nil {
 		return fail(err)
 	}

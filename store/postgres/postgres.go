@@ -62,7 +62,7 @@ func Open(ctx context.Context, dsn string, sealer *seal.Sealer, now func() time.
 	}
 	db := &DB{pool: pool, db: stdlib.OpenDBFromPool(pool), sql: docsql.New(dialect{}, tenant.Collections()), sealer: sealer, now: now, where: where}
 	if err := db.prepare(ctx); err != nil {
-		db.Close()
+		_ = db.Close() // the error above says more
 		return nil, classify(where, err)
 	}
 	return db, nil

@@ -138,7 +138,7 @@ func CreateKey(path string) ([]byte, error) {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
-		os.Remove(path)
+		_ = os.Remove(path)
 		return nil, fmt.Errorf("write the master key: %w", err)
 	}
 	return key, syncDir(filepath.Dir(path))

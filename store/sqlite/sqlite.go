@@ -78,7 +78,7 @@ func Open(ctx context.Context, path string, sealer *seal.Sealer, now func() time
 		queue: make(chan *job, 4*maxBatch), stop: make(chan struct{}), done: make(chan struct{})}
 	defer func() {
 		if err != nil {
-			db.release()
+			_ = db.release() // the error that is returned says more
 		}
 	}()
 	if db.write, err = sql.Open("sqlite", dsn(path, false)); err != nil {
