@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -28,7 +29,10 @@ type Renderer func(w http.ResponseWriter, r *http.Request, e *problem.Error)
 // stays; the client sees what render makes of it.
 func Handle(h HandlerFunc, render Renderer) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		err := h(w, r)
+		err := checkQuery(r)
+		if err == nil {
+			err = h(w, r)
+		}
 		if err == nil {
 			return
 		}
@@ -43,6 +47,18 @@ func Handle(h HandlerFunc, render Renderer) http.Handler {
 		}
 		render(w, r, e)
 	})
+}
+
+// checkQuery refuses a query string that net/url reads in part only: a parameter
+// that is dropped in silence may be the one that mattered.
+func checkQuery(r *http.Request) error {
+	if r.URL.RawQuery == "" {
+		return nil
+	}
+	if _, err := url.ParseQuery(r.URL.RawQuery); err != nil {
+		return problem.Wrap(problem.Invalid, "invalid_request", err, "The query string cannot be read: separate parameters with &, and encode other characters")
+	}
+	return nil
 }
 
 func seconds(d time.Duration) string {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"time"
@@ -27,7 +28,7 @@ import (
 var migrations embed.FS
 
 // maxTries bounds how often a transaction runs that others got in the way of.
-const maxTries = 8
+const maxTries = 20
 
 // DB is a PostgreSQL database.
 type DB struct {
@@ -101,6 +102,8 @@ func classify(where string, err error) error {
 		return err
 	case pg.Code == "23505":
 		return problem.Wrap(problem.Conflict, "conflict", err, "another document has this value").About(uniqueColumn(pg.ConstraintName))
+	case pg.Code == "40001", pg.Code == "40P01":
+		return problem.Wrap(problem.Conflict, "busy", err, "too many changes of the same thing at the same moment; try again").About("version")
 	case strings.HasPrefix(pg.Code, "53"):
 		return problem.Wrap(problem.Unavailable, "database_full", err, "the database %s has no room or no connections left", where)
 	case strings.HasPrefix(pg.Code, "57"), strings.HasPrefix(pg.Code, "08"), pg.Code == "25006":
@@ -148,11 +151,9 @@ func (db *DB) Find(ctx context.Context, tenantID string, k tenant.Kind, q tenant
 	return page, classify(db.where, err)
 }
 
-// Write implements tenant.Docs. READ COMMITTED is enough: every change of a
-// document names the version that it was made from, inserts are decided by the
-// primary key and the unique indexes, and what a function only reads it may read
-// of different moments. A transaction that loses to another (deadlock,
-// serialization, a version that moved on) runs again.
+// Write implements tenant.Docs. REPEATABLE READ: a function that looks at a
+// document, decides, and changes it must not decide on one state and change
+// another. Who changes what somebody else has changed since loses, and runs again.
 func (db *DB) Write(ctx context.Context, tenantID string, fn func(tx tenant.Tx) error) error {
 	return db.transact(ctx, func(tx *sql.Tx) error { return fn(db.session(ctx, tx, tenantID)) })
 }
@@ -166,7 +167,7 @@ func (db *DB) transact(ctx context.Context, fn func(tx *sql.Tx) error) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(time.Duration(try) * 2 * time.Millisecond):
+		case <-time.After(time.Duration(rand.Int64N(int64(try) * int64(4*time.Millisecond)))): // so that they do not meet again
 		}
 	}
 }
@@ -182,7 +183,7 @@ func again(err error) bool {
 }
 
 func (db *DB) once(ctx context.Context, fn func(tx *sql.Tx) error) error {
-	tx, err := db.db.BeginTx(ctx, nil)
+	tx, err := db.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead})
 	if err != nil {
 		return err
 	}
