@@ -16,8 +16,10 @@ import (
 	"github.com/portcullis-id/portcullis/problem"
 )
 
+const codeUntrusted = "upstream_untrusted"
+
 func untrusted(err error) error {
-	return problem.Wrap(problem.Forbidden, "upstream_untrusted", err, "The answer of the other provider could not be verified, so nobody was logged in")
+	return problem.Wrap(problem.Forbidden, codeUntrusted, err, "The answer of the other provider could not be verified, so nobody was logged in")
 }
 
 var guid = regexp.MustCompile(`^[0-9a-fA-F-]{36}$`)

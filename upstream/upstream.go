@@ -430,7 +430,9 @@ func (s *Service) Finish(w http.ResponseWriter, r *http.Request) (state string, 
 		return fail(restart(errors.New("the browser is another one")))
 	}
 	http.SetCookie(w, &http.Cookie{Name: cookieName, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteNoneMode, MaxAge: -1})
-	// From here on the login can go on in another way: its pages get their state back.
+	// What cannot be believed stops the login on a page. After everything else it can go
+	// on in another way: the pages get their state back.
+	stop := fail
 	fail = func(err error) (string, *tenant.Connection, authn.Profile, error) {
 		return pend.State, nil, authn.Profile{}, err
 	}
@@ -448,13 +450,13 @@ func (s *Service) Finish(w http.ResponseWriter, r *http.Request) (state string, 
 	// RFC 9207: an answer that names its issuer has to name the one that was asked,
 	// and one that announces to do so has to do so.
 	if iss := r.Form.Get("iss"); p.Issuer != "" && p.Issuer != microsoftTemplate && (iss != "" && iss != p.Issuer || iss == "" && p.ResponseIss) {
-		return fail(restart(fmt.Errorf("the answer names the issuer %.200q, not %q", iss, p.Issuer)))
+		return stop(restart(fmt.Errorf("the answer names the issuer %.200q, not %q", iss, p.Issuer)))
 	}
 	if code := r.Form.Get("error"); code != "" {
 		return fail(problem.New(problem.Forbidden, "upstream_refused", "The other provider did not log you in (%.64s). Go back and try again, or log in another way.", printable(code)))
 	}
 	if r.Form.Get("code") == "" {
-		return fail(restart(errors.New("the answer has no code")))
+		return stop(restart(errors.New("the answer has no code")))
 	}
 	token, err := s.config(t, p, o).Exchange(s.ctx(r.Context()), r.Form.Get("code"), oauth2.VerifierOption(pend.Verifier))
 	if err != nil {
@@ -464,6 +466,9 @@ func (s *Service) Finish(w http.ResponseWriter, r *http.Request) (state string, 
 		profile, err = s.idTokenProfile(r.Context(), token, p, o, pend.Nonce)
 	} else {
 		profile, err = p.profile(r.Context(), s, token, p, o)
+	}
+	if problem.From(err).Code == codeUntrusted {
+		return stop(err)
 	}
 	if err != nil {
 		return fail(err)
