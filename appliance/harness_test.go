@@ -2,11 +2,15 @@ package appliance_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"io"
+	"mime/multipart"
 	"net"
 	"net/http"
 	"net/http/cookiejar"
@@ -43,6 +47,7 @@ type node struct {
 	token  string // of the Management API, with all scopes
 	health string
 	key    string
+	cfg    appliance.Config
 }
 
 // engines runs a test on both.
@@ -93,7 +98,7 @@ func start(t *testing.T, dsn string) *node {
 		}
 		roots := x509.NewCertPool()
 		roots.AppendCertsFromPEM(pem)
-		out := &node{t: t, issuer: r.URL, local: client.NewLocal(cfg.Data), roots: roots, health: r.Health, key: cfg.Health.APIKey.Reveal()}
+		out := &node{t: t, issuer: r.URL, local: client.NewLocal(cfg.Data), roots: roots, health: r.Health, key: cfg.Health.APIKey.Reveal(), cfg: cfg}
 		tok, err := out.local.Token(t.Context(), client.TokenRequest{Tenant: "main"})
 		if err != nil {
 			t.Fatal(err)
@@ -383,4 +388,65 @@ func wantError(t *testing.T, a answer, status int, code string) {
 	if a.StatusCode != status || a.json()["error"] != code {
 		t.Errorf("got %d %s, want %d %s", a.StatusCode, a.body, status, code)
 	}
+}
+
+func sha256Hex(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:])
+}
+
+// importUsers starts a job that imports a file of users.
+func (n *node) importUsers(connectionID, users string) string {
+	n.t.Helper()
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b)
+	if err := w.WriteField("connection_id", connectionID); err != nil {
+		n.t.Fatal(err)
+	}
+	part, err := w.CreateFormFile("users", "users.json")
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	if _, err := io.WriteString(part, users); err != nil {
+		n.t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		n.t.Fatal(err)
+	}
+	a := n.do(n.browser(), "POST", "/api/v2/jobs/users-imports", http.Header{"Content-Type": {w.FormDataContentType()}, "Authorization": {"Bearer " + n.token}}, &b)
+	if a.StatusCode != 201 {
+		n.t.Fatalf("%d %s", a.StatusCode, a.body)
+	}
+	return a.json()["id"].(string)
+}
+
+// jobDone waits for the end of a job.
+func (n *node) jobDone(id string) map[string]any {
+	n.t.Helper()
+	for range 300 {
+		j := n.api("GET", "jobs/"+id, nil)
+		if j["status"] == "completed" {
+			return j
+		}
+		if j["status"] == "failed" {
+			n.t.Fatalf("the job failed: %v", j)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	n.t.Fatal("the job did not end")
+	return nil
+}
+
+func (n *node) gunzip(path string) string {
+	n.t.Helper()
+	a := n.get(n.browser(), path, nil)
+	r, err := gzip.NewReader(strings.NewReader(a.body))
+	if err != nil {
+		n.t.Fatalf("%d: %v", a.StatusCode, err)
+	}
+	raw, err := io.ReadAll(r)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return string(raw)
 }
