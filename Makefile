@@ -40,8 +40,10 @@ fuzz: ## Run each fuzz target for a minute (FUZZTIME=1m)
 golden: ## Rewrite the golden files and generated documents
 	@go test ./... -run 'Golden|Generated' -update
 
-screenshots: ## Take the pictures of every login page into docs/screenshots
-	@scripts/e2e screenshots docs/screenshots
+screenshots: ## Write every page in every state as HTML into SCREENS (default /tmp/screens)
+	@mkdir -p $${SCREENS:-/tmp/screens}
+	@go test ./login -run TestScreens -screens $${SCREENS:-/tmp/screens}
+	@go test ./dashboard -run TestFromTheLinkToALogin -screens $${SCREENS:-/tmp/screens}
 
 clean: ## Remove what was built
 	@rm -rf bin

@@ -76,8 +76,8 @@ type HealthConfig struct {
 type SMTPConfig struct {
 	Host     string        `yaml:"host" doc:"Name of the mail server; empty means that mail is kept in the outbox (with --dev: shown in the mailbox)."`
 	Port     int           `yaml:"port" doc:"25, 465 or 587, as in row smtp."`
-	Username string        `yaml:"username"`
-	Password config.Secret `yaml:"password"`
+	Username string        `yaml:"username" doc:"User at the mail server; empty means no authentication."`
+	Password config.Secret `yaml:"password" doc:"Password at the mail server."`
 	From     string        `yaml:"from" doc:"Sender, such as 'Acme Login <login@acme.example>'."`
 	TLS      string        `yaml:"tls" doc:"starttls (default), implicit or none."`
 }

@@ -23,6 +23,7 @@ func (n *Node) localHandler(main http.Handler) http.Handler {
 	}
 	local := http.NewServeMux()
 	local.Handle("GET /status", web.Handle(n.localStatus, render))
+	local.Handle("GET /social-hosts", web.Handle(n.localSocialHosts, render))
 	local.Handle("POST /token", web.Handle(n.localToken, render))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Host == client.LocalHost {
@@ -38,6 +39,22 @@ func (n *Node) localStatus(w http.ResponseWriter, _ *http.Request) error {
 	return web.JSON(w, http.StatusOK, client.Status{
 		Version: n.opts.Version, RootTenant: n.cfg.RootTenant, RootHost: h.Host(n.cfg.RootTenant), URL: h.URL(n.cfg.RootTenant),
 	})
+}
+
+// localSocialHosts says which outside hosts the connections of all tenants are at.
+func (n *Node) localSocialHosts(w http.ResponseWriter, r *http.Request) error {
+	tenants, err := n.mgmt.Tenants(r.Context())
+	if err != nil {
+		return err
+	}
+	hosts, err := n.upstream.Hosts(r.Context(), tenants)
+	if err != nil {
+		return err
+	}
+	if hosts == nil {
+		hosts = []string{}
+	}
+	return web.JSON(w, http.StatusOK, hosts)
 }
 
 func (n *Node) localToken(w http.ResponseWriter, r *http.Request) error {

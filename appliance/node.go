@@ -72,6 +72,7 @@ type Node struct {
 	metrics   *telemetry.Metrics
 	tracer    *telemetry.Tracer
 	setup     *dashboard.Setup
+	upstream  *upstream.Service
 	rooms     roster
 
 	closeOnce sync.Once
@@ -197,13 +198,13 @@ func (n *Node) build(ctx context.Context) (err error) {
 	n.outbox = mail.NewOutbox(n.cache, func(ctx context.Context) ([]string, error) { return n.mgmt.Tenants(ctx) }, transport, n.log, n.logger)
 	n.users = authn.New(n.cache, n.directory, n.hasher, n.outbox, n.log, n.logger)
 	n.oauth = oauth.New(oauth.Deps{Docs: n.cache, Directory: n.directory, Keys: n.keys, Users: passwords{n.users}, Log: n.log, Logger: n.logger, Now: n.opts.Now})
-	federation := upstream.New(n.cache, n.directory, n.dialer.Client(netcontract.Social, egress.Options{}), n.dialer.CheckURL, n.opts.Now)
-	if n.pages, err = login.New(login.Deps{Directory: n.directory, Flow: n.oauth, Users: n.users, Upstream: federation, Logger: n.logger}); err != nil {
+	n.upstream = upstream.New(n.cache, n.directory, n.dialer.Client(netcontract.Social, egress.Options{}), n.dialer.CheckURL, n.opts.Now)
+	if n.pages, err = login.New(login.Deps{Directory: n.directory, Flow: n.oauth, Users: n.users, Upstream: n.upstream, Logger: n.logger}); err != nil {
 		return err
 	}
 	n.oauth.SetPages(n.pages)
 	n.mgmt = mgmt.New(mgmt.Deps{Cache: n.cache, Directory: n.directory, Keys: n.keys, Users: n.users, Tokens: n.oauth, Log: n.log, Logger: n.logger,
-		CheckURL: n.dialer.CheckURL, CheckConnection: federation.CheckOptions})
+		CheckURL: n.dialer.CheckURL, CheckConnection: n.upstream.CheckOptions})
 	if cfg.Traces.Endpoint != "" {
 		client := n.dialer.Client(netcontract.Traces, egress.Options{Trusted: []string{hostOf(cfg.Traces.Endpoint)}})
 		if n.tracer, err = telemetry.NewTracer(ctx, cfg.Traces.Endpoint, n.opts.Version, client); err != nil {

@@ -89,6 +89,13 @@ func (l *Local) Status(ctx context.Context) (Status, error) {
 	return s, l.do(ctx, http.MethodGet, LocalHost, "/status", "", nil, &s)
 }
 
+// SocialHosts lists the outside hosts of the connections that exist: the peers of
+// the contract's row social.
+func (l *Local) SocialHosts(ctx context.Context) ([]string, error) {
+	var hosts []string
+	return hosts, l.do(ctx, http.MethodGet, LocalHost, "/social-hosts", "", nil, &hosts)
+}
+
 // Tenant is an entry of the registry; the client's id and secret are there only
 // in the answer to CreateTenant.
 type Tenant struct {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tidwall/gjson"
+
 	"github.com/portcullis-id/portcullis/authn"
 	"github.com/portcullis-id/portcullis/problem"
 	"github.com/portcullis-id/portcullis/tenant"
@@ -56,8 +58,8 @@ type Created struct {
 
 // CreateTenant makes a tenant with its settings, keys, first connection, its
 // Management API and a client for that. All of it is there, or nothing of it is
-// reachable: the registry's entry, which hosts lead through, comes last. It fails
-// with problem.Conflict when the name is taken.
+// reachable: the registry's entry is pending until the end, and no host leads to a
+// pending tenant. It fails with problem.Conflict when the name is taken.
 func (a *API) CreateTenant(ctx context.Context, name string, owners []string, isRoot bool) (Created, error) {
 	check := tenant.CheckName
 	if isRoot {
@@ -71,14 +73,11 @@ func (a *API) CreateTenant(ctx context.Context, name string, owners []string, is
 			return Created{}, problem.Wrap(problem.Invalid, "invalid_body", err, "owners wants mail addresses, got %q", clip(o, 128))
 		}
 	}
-	exists := problem.New(problem.Conflict, "tenant_exists", "A tenant with the name %s exists already", name)
-	if _, err := a.docs.Get(ctx, tenant.Authority, tenant.KindTenant, name); err == nil {
-		return Created{}, exists
-	} else if !problem.Is(err, problem.NotFound) {
-		return Created{}, err
-	}
 	keys, err := a.Keys.Prepare()
 	if err != nil {
+		return Created{}, err
+	}
+	if err := a.reserve(ctx, name, owners, isRoot); err != nil {
 		return Created{}, err
 	}
 	// What a run left behind that did not get to the end goes first.
@@ -93,13 +92,30 @@ func (a *API) CreateTenant(ctx context.Context, name string, owners []string, is
 	if err != nil {
 		return Created{}, fmt.Errorf("furnish the tenant %s: %w", name, err)
 	}
-	err = a.docs.Write(ctx, tenant.Authority, func(tx tenant.Tx) error {
-		return tenant.Add(tx, tenant.KindTenant, name, tenant.Tenant{Name: name, Root: isRoot, Owners: owners, CreatedAt: tx.Now()})
+	return made, a.docs.Write(ctx, tenant.Authority, func(tx tenant.Tx) error {
+		_, err := tenant.Change(tx, tenant.KindTenant, name, func(t *tenant.Tenant) error { t.Pending = false; return nil })
+		return err
 	})
-	if problem.Is(err, problem.Conflict) {
-		return Created{}, exists
-	}
-	return made, err
+}
+
+// abandoned is when a tenant that is still being made counts as left behind by a
+// node that died.
+const abandoned = time.Minute
+
+// reserve takes a name in the registry, for one maker at a time.
+func (a *API) reserve(ctx context.Context, name string, owners []string, isRoot bool) error {
+	return a.docs.Write(ctx, tenant.Authority, func(tx tenant.Tx) error {
+		t, err := tenant.Load[tenant.Tenant](tx, tenant.KindTenant, name)
+		switch {
+		case err == nil && !t.Pending:
+			return problem.New(problem.Conflict, "tenant_exists", "A tenant with the name %s exists already", name)
+		case err == nil && tx.Now().Before(t.CreatedAt.Add(abandoned)):
+			return problem.New(problem.Conflict, "tenant_pending", "A tenant with the name %s is being made at this moment", name)
+		case err != nil && !problem.Is(err, problem.NotFound):
+			return err
+		}
+		return tenant.Set(tx, tenant.KindTenant, name, tenant.Tenant{Name: name, Root: isRoot, Owners: owners, CreatedAt: tx.Now(), Pending: true})
+	})
 }
 
 // furnish writes what every tenant has from the start.
@@ -222,8 +238,10 @@ func (a *API) Tenants(ctx context.Context) ([]string, error) {
 			return nil, fmt.Errorf("list tenants: %w", err)
 		}
 		for _, rec := range page.Records {
-			out = append(out, rec.ID)
 			after = rec.ID
+			if !gjson.GetBytes(rec.Doc, "pending").Bool() {
+				out = append(out, rec.ID)
+			}
 		}
 		if len(page.Records) < 1000 {
 			return out, nil

@@ -32,7 +32,7 @@ func (d *Directory) ByHost(ctx context.Context, host string) (*Tenant, error) {
 		return nil, unknown
 	}
 	t, err := d.Tenant(ctx, name)
-	if problem.Is(err, problem.NotFound) {
+	if problem.Is(err, problem.NotFound) || err == nil && t.Pending {
 		return nil, unknown
 	}
 	return t, err

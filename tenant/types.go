@@ -13,6 +13,8 @@ type Tenant struct {
 	Root      bool      `json:"root,omitempty"` // the root tenant authority, which manages the appliance
 	Owners    []string  `json:"owners,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
+	// Pending is a tenant that is being made: no host leads to it yet.
+	Pending bool `json:"pending,omitempty"`
 }
 
 // SettingsID is the id of a tenant's one settings document.

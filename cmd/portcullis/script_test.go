@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,7 +43,8 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"node": startNode,
+			"node":     startNode,
+			"stopnode": stopNode,
 		},
 	})
 }
@@ -54,6 +56,18 @@ func freePort() (int, error) {
 	}
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+// running are the nodes of the scripts, by their folders.
+var running sync.Map
+
+// stopNode is the command "stopnode": it stops the script's node cleanly.
+func stopNode(ts *testscript.TestScript, neg bool, args []string) {
+	stop, ok := running.LoadAndDelete(ts.Getenv("WORK"))
+	if neg || len(args) > 0 || !ok {
+		ts.Fatalf("stopnode: takes no arguments and wants a node")
+	}
+	stop.(func())()
 }
 
 // startNode is the command "node ARGS…": it runs `portcullis start ARGS…` in the
@@ -77,11 +91,13 @@ func startNode(ts *testscript.TestScript, neg bool, args []string) {
 	out, err := cmd.StdoutPipe()
 	ts.Check(err)
 	ts.Check(cmd.Start())
-	ts.Defer(func() {
+	stop := sync.OnceFunc(func() {
 		cancel()
 		_ = cmd.Wait() // ended by our own signal
 		logFile.Close()
 	})
+	running.Store(ts.Getenv("WORK"), stop)
+	ts.Defer(stop)
 	lines := make(chan string)
 	go func() {
 		defer close(lines)
