@@ -66,7 +66,15 @@ func port(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
+type configuration = appliance.Config
+
 func start(t *testing.T, dsn string) *node {
+	t.Helper()
+	return startWith(t, dsn, func(*configuration) {})
+}
+
+// startWith starts a node whose configuration change has changed.
+func startWith(t *testing.T, dsn string, change func(c *configuration)) *node {
 	t.Helper()
 	cfg := appliance.DefaultDev()
 	cfg.Data = t.TempDir()
@@ -75,6 +83,7 @@ func start(t *testing.T, dsn string) *node {
 	cfg.Passwords.MemoryKiB, cfg.Passwords.Time = 8192, 1
 	cfg.Health.APIKey = "health-key-of-the-test"
 	cfg.Log.Level = "warn"
+	change(&cfg)
 	n, err := appliance.New(cfg, appliance.Options{Version: "test", Log: t.Output()})
 	if err != nil {
 		t.Fatal(err)
