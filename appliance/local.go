@@ -3,6 +3,7 @@ package appliance
 import (
 	"encoding/json"
 	"net/http"
+	"net/http/pprof"
 	"slices"
 	"strings"
 	"time"
@@ -12,8 +13,8 @@ import (
 	"github.com/portcullis-id/portcullis/web"
 )
 
-// localHandler is what the socket in the data folder serves: two endpoints that
-// exist nowhere else, and all of the main listener beside them, so that the
+// localHandler is what the socket in the data folder serves: endpoints that exist
+// nowhere else, profiles among them, and all of the main listener beside them, so that the
 // command line uses the same APIs as everybody.
 func (n *Node) localHandler(main http.Handler) http.Handler {
 	render := func(w http.ResponseWriter, _ *http.Request, e *problem.Error) {
@@ -25,6 +26,11 @@ func (n *Node) localHandler(main http.Handler) http.Handler {
 	local.Handle("GET /status", web.Handle(n.localStatus, render))
 	local.Handle("GET /social-hosts", web.Handle(n.localSocialHosts, render))
 	local.Handle("POST /token", web.Handle(n.localToken, render))
+	// Profiles show addresses and, in a heap, what was in them: the socket's mode
+	// keeps them to the node's own user.
+	local.HandleFunc("GET /debug/pprof/", pprof.Index)
+	local.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	local.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Host == client.LocalHost {
 			local.ServeHTTP(w, r)

@@ -19,6 +19,7 @@ type metadata struct {
 	Userinfo              string   `json:"userinfo_endpoint"`
 	JWKS                  string   `json:"jwks_uri"`
 	Revocation            string   `json:"revocation_endpoint"`
+	Introspection         string   `json:"introspection_endpoint"`
 	EndSession            string   `json:"end_session_endpoint,omitempty"`
 	Scopes                []string `json:"scopes_supported"`
 	ResponseTypes         []string `json:"response_types_supported"`
@@ -87,7 +88,7 @@ func (p *Provider) metadata(tenantID string, settings *tenant.Settings) metadata
 	methods := []string{"client_secret_basic", "client_secret_post", "private_key_jwt", "none"}
 	m := metadata{
 		Issuer: base, Authorization: base + "authorize", Token: base + "oauth/token", Userinfo: base + "userinfo",
-		JWKS: base + ".well-known/jwks.json", Revocation: base + "oauth/revoke", EndSession: base + "oidc/logout",
+		JWKS: base + ".well-known/jwks.json", Revocation: base + "oauth/revoke", Introspection: base + "oauth/introspect", EndSession: base + "oidc/logout",
 		Scopes:        []string{"openid", "profile", "email", "phone", "offline_access"},
 		ResponseTypes: []string{"code"}, ResponseModes: []string{"query", "fragment", "form_post", "web_message"},
 		Grants:           []string{grantCode, grantClientCredentials, grantRefresh, grantPassword, grantPasswordRealm},

@@ -71,6 +71,7 @@ func (p *Provider) Register(mux *http.ServeMux) {
 	api("OPTIONS /oauth/token", p.preflight)
 	api("POST /oauth/revoke", p.cors(p.revoke))
 	api("OPTIONS /oauth/revoke", p.preflight)
+	api("POST /oauth/introspect", p.introspect)
 	api("GET /userinfo", p.cors(p.userinfo))
 	api("POST /userinfo", p.cors(p.userinfo))
 	api("OPTIONS /userinfo", p.preflight)

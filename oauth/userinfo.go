@@ -61,18 +61,9 @@ func (p *Provider) userinfoToken(ctx context.Context, tenantID, raw string) (use
 		return "", nil, invalidToken("The token is too long")
 	}
 	if strings.Count(raw, ".") == 4 {
-		o, err := p.openOpaque(ctx, tenantID, raw)
+		o, err := p.liveOpaque(ctx, tenantID, raw)
 		if err != nil {
 			return "", nil, err
-		}
-		revoked := false
-		if o.Family != "" {
-			if revoked, err = once.ClaimedNow(ctx, p.docs, tenantID, once.RevokedFamily, o.Family, p.now()); err != nil {
-				return "", nil, err
-			}
-		}
-		if revoked {
-			return "", nil, invalidToken("The token was revoked")
 		}
 		return o.UserID, o.Scope, nil
 	}
@@ -81,4 +72,21 @@ func (p *Provider) userinfoToken(ctx context.Context, tenantID, raw string) (use
 		return "", nil, err
 	}
 	return c.Subject, c.Scopes, nil
+}
+
+// liveOpaque reads a token for /userinfo and fails with problem.Unauthorized when
+// it expired or was revoked.
+func (p *Provider) liveOpaque(ctx context.Context, tenantID, raw string) (*opaque, error) {
+	o, err := p.openOpaque(ctx, tenantID, raw)
+	if err != nil || o.Family == "" {
+		return o, err
+	}
+	revoked, err := once.ClaimedNow(ctx, p.docs, tenantID, once.RevokedFamily, o.Family, p.now())
+	if err != nil {
+		return nil, err
+	}
+	if revoked {
+		return nil, invalidToken("The token was revoked")
+	}
+	return o, nil
 }

@@ -21,6 +21,8 @@ type Claims struct {
 	Subject  string
 	ClientID string
 	Scopes   []string
+	Audience []string
+	IssuedAt time.Time
 	Expiry   time.Time
 }
 
@@ -35,6 +37,18 @@ var accessAlgs = []jose.SignatureAlgorithm{jose.RS256, jose.PS256, jose.ES256, j
 // not expired. The header's alg, kid, jku, x5u and jwk decide nothing else, and
 // nothing is fetched. It fails with problem.Unauthorized and "invalid_token".
 func (p *Provider) VerifyAccessToken(ctx context.Context, tenantID, raw, audience string) (*Claims, error) {
+	c, err := p.verify(ctx, tenantID, raw)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.Contains(c.Audience, audience) {
+		return nil, invalidToken("Bad audience: %s", clip(strings.Join(c.Audience, ", "), 256))
+	}
+	return c, nil
+}
+
+// verify is VerifyAccessToken for any audience.
+func (p *Provider) verify(ctx context.Context, tenantID, raw string) (*Claims, error) {
 	if len(raw) > maxToken {
 		return nil, invalidToken("The token is too long")
 	}
@@ -64,14 +78,15 @@ func (p *Provider) VerifyAccessToken(ctx context.Context, tenantID, raw, audienc
 	switch {
 	case c.Issuer != p.dir.URL(tenantID):
 		return nil, invalidToken("The token was issued by another server")
-	case !slices.Contains(c.Audience, audience):
-		return nil, invalidToken("Bad audience: %s", clip(strings.Join(c.Audience, ", "), 256))
 	case c.Expiry == nil || !now.Before(c.Expiry.Time().Add(clockSkew)):
 		return nil, invalidToken("Expired token received for JSON Web Token validation")
 	case c.NotBefore != nil && c.NotBefore.Time().After(now.Add(clockSkew)):
 		return nil, invalidToken("The token is not valid yet")
 	}
-	out := &Claims{Subject: c.Subject, ClientID: c.Party, Scopes: strings.Fields(c.Scope), Expiry: c.Expiry.Time()}
+	out := &Claims{Subject: c.Subject, ClientID: c.Party, Scopes: strings.Fields(c.Scope), Audience: c.Audience, Expiry: c.Expiry.Time()}
+	if c.IssuedAt != nil {
+		out.IssuedAt = c.IssuedAt.Time()
+	}
 	if out.ClientID == "" {
 		out.ClientID = c.ClientID
 	}
