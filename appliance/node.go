@@ -48,6 +48,7 @@ type Options struct {
 type Node struct {
 	cfg    Config
 	opts   Options
+	lines  *telemetry.LogBuffer
 	logger *slog.Logger
 
 	// OnReady is called once, when the node answers.
@@ -86,11 +87,12 @@ func New(cfg Config, opts Options) (*Node, error) {
 	if opts.Log == nil {
 		opts.Log = io.Discard
 	}
-	logger, err := telemetry.NewLogger(opts.Log, cfg.Log.Level, cfg.Log.Format)
+	lines := telemetry.NewLogBuffer(opts.Log)
+	logger, err := telemetry.NewLogger(lines, cfg.Log.Level, cfg.Log.Format)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, lines.Close())
 	}
-	return &Node{cfg: cfg, opts: opts, logger: logger}, nil
+	return &Node{cfg: cfg, opts: opts, lines: lines, logger: logger}, nil
 }
 
 // scopes are those of a tenant's Management API.
@@ -117,7 +119,8 @@ func (n *Node) Run(ctx context.Context) error {
 	var g errgroup.Group
 	for name, run := range map[string]func(context.Context) error{
 		"tenant logs": n.log.Run, "mail": n.outbox.Run, "purge": n.purge,
-		"jobs": func(ctx context.Context) error { return n.mgmt.Run(ctx, n.mgmt.Tenants) },
+		"integrity": n.verify,
+		"jobs":      func(ctx context.Context) error { return n.mgmt.Run(ctx, n.mgmt.Tenants) },
 	} {
 		g.Go(n.rooms.watch(name, func() error { return run(work) }))
 	}
@@ -132,7 +135,8 @@ func (n *Node) Run(ctx context.Context) error {
 	return errors.Join(err, g.Wait())
 }
 
-// Close lets go of the store. It may be called twice.
+// Close lets go of the store and writes the last lines of the log. It may be
+// called twice.
 func (n *Node) Close() error {
 	var err error
 	n.closeOnce.Do(func() {
@@ -144,6 +148,7 @@ func (n *Node) Close() error {
 		if n.store != nil {
 			err = errors.Join(err, n.store.Close())
 		}
+		err = errors.Join(err, n.lines.Close())
 	})
 	return err
 }
@@ -243,6 +248,17 @@ func (p passwords) Authenticate(ctx context.Context, c oauth.Credentials) (*tena
 	return nil, err
 }
 
+// verify looks through the whole database once after the start. A node on a
+// damaged one goes on with what can be read, and says so: it may be all that is
+// left.
+func (n *Node) verify(ctx context.Context) error {
+	if err := n.store.Verify(ctx); err != nil && ctx.Err() == nil {
+		n.logger.ErrorContext(ctx, "the database is damaged", "error", err)
+	}
+	<-ctx.Done()
+	return nil
+}
+
 // purge deletes what has expired, now and then.
 func (n *Node) purge(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Minute)
@@ -262,6 +278,7 @@ func (n *Node) purge(ctx context.Context) error {
 }
 
 func (n *Node) registerMetrics() {
+	n.metrics.Counter("portcullis_log_lines_dropped_total", "Lines of the node's log that were lost because nobody read it.", func() float64 { return float64(n.lines.Dropped()) })
 	n.metrics.Gauge("portcullis_password_hashes_waiting", "Password hashes that run or wait.", func() float64 { return float64(n.hasher.Waiting()) })
 	n.metrics.Counter("portcullis_tenant_log_events_dropped_total", "Tenant log events that were lost because the store was away.", func() float64 { return float64(n.log.Dropped()) })
 }

@@ -196,7 +196,14 @@ func scopeText(s string) string {
 // EnsureTenant makes a tenant unless there is one of the name, and reports
 // whether it did.
 func (a *API) EnsureTenant(ctx context.Context, name string, isRoot bool) (bool, error) {
-	_, err := a.CreateTenant(ctx, name, nil, isRoot)
+	t, err := a.Directory.Tenant(ctx, name)
+	if err == nil && !t.Pending {
+		return false, a.refreshScopes(ctx, name, isRoot)
+	}
+	if err != nil && !problem.Is(err, problem.NotFound) {
+		return false, err
+	}
+	_, err = a.CreateTenant(ctx, name, nil, isRoot)
 	if problem.From(err).Code == "tenant_exists" {
 		return false, a.refreshScopes(ctx, name, isRoot)
 	}

@@ -50,7 +50,10 @@ func New(cfg Config) (*Hasher, error) {
 		return nil, problem.New(problem.Invalid, "invalid_password_config", "argon2id wants 8192 to 1048576 KiB of memory and 1 to 16 passes")
 	}
 	h := &Hasher{cfg: cfg, slots: make(chan struct{}, cfg.Workers), waiting: make(chan struct{}, cfg.Workers+cfg.Queue)}
-	h.decoy = h.argon2id(rand.Text())
+	// No password fits it: its key is no hash of anything.
+	var random [48]byte
+	rand.Read(random[:])
+	h.decoy = h.params().encode(random[:16], random[16:])
 	return h, nil
 }
 
@@ -96,10 +99,14 @@ func tooLong() error {
 	return problem.New(problem.Invalid, "invalid_password", "The password is longer than the %d bytes that are allowed", MaxLength)
 }
 
+func (h *Hasher) params() argon2Params {
+	return argon2Params{variant: "argon2id", memory: uint32(h.cfg.MemoryKiB), time: uint32(h.cfg.Time), threads: 1}
+}
+
 func (h *Hasher) argon2id(plain string) string {
 	salt := make([]byte, 16)
 	rand.Read(salt)
-	p := argon2Params{variant: "argon2id", memory: uint32(h.cfg.MemoryKiB), time: uint32(h.cfg.Time), threads: 1}
+	p := h.params()
 	key := argon2.IDKey([]byte(plain), salt, p.time, p.memory, p.threads, 32)
 	return p.encode(salt, key)
 }

@@ -21,6 +21,8 @@ type engine interface {
 	// Exclusive runs fn in one transaction; on SQLite no other write runs meanwhile.
 	Exclusive(ctx context.Context, fn func(q docsql.Querier) error) error
 	SQL() *docsql.SQL
+	// Verify looks for damage in the whole database, which may take long.
+	Verify(ctx context.Context) error
 	Close() error
 }
 

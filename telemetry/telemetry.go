@@ -3,8 +3,6 @@ package telemetry
 import (
 	"context"
 	"fmt"
-	"io"
-	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -21,30 +19,6 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/trace"
 )
-
-// NewLogger writes to w: level debug, info, warn or error; format json or text.
-func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
-	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, fmt.Errorf("log level %q: allowed are debug, info, warn, error", level)
-	}
-	opts := &slog.HandlerOptions{Level: l, ReplaceAttr: utc}
-	switch format {
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, opts)), nil
-	case "text":
-		return slog.New(slog.NewTextHandler(w, opts)), nil
-	}
-	return nil, fmt.Errorf("log format %q: allowed are json, text", format)
-}
-
-// utc writes times as RFC 3339 in UTC, whatever the host's zone.
-func utc(groups []string, a slog.Attr) slog.Attr {
-	if a.Key == slog.TimeKey && len(groups) == 0 {
-		a.Value = slog.TimeValue(a.Value.Time().UTC())
-	}
-	return a
-}
 
 // Metrics is the node's registry and the metrics that every surface shares.
 type Metrics struct {

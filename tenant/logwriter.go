@@ -19,6 +19,11 @@ const maxPending = 100_000
 // maxBatch is how many events go into one write.
 const maxBatch = 500
 
+// gather is how long events are collected before they are written. Each commit
+// waits for the disk: without it, a node under load would make one for each few
+// events.
+const gather = 20 * time.Millisecond
+
 // LogWriter writes events of all tenants in batches: what comes while one batch
 // is being written makes up the next. When the store is away for so long that
 // maxPending is reached, further events are dropped and counted.
@@ -101,6 +106,11 @@ func (w *LogWriter) Run(ctx context.Context) error {
 			}
 			return nil
 		case <-w.wake:
+		}
+		select {
+		case <-ctx.Done():
+			continue
+		case <-time.After(gather):
 		}
 		if err := w.flush(ctx); err != nil && ctx.Err() == nil {
 			w.log.ErrorContext(ctx, "log events wait for the store", "error", err, "waiting", w.waiting())

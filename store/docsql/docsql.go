@@ -89,9 +89,12 @@ func (s *SQL) kind(k tenant.Kind) (*kind, error) {
 
 // Session runs the statements of one tenant on a connection.
 type Session struct {
-	SQL    *SQL
-	Ctx    context.Context
-	Q      Querier
+	SQL *SQL
+	Ctx context.Context
+	Q   Querier
+	// Adhoc runs statements that come in too many forms to be kept: those with a
+	// search query. Nil means Q.
+	Adhoc  Querier
 	Tenant string
 	Sealer *seal.Sealer
 	At     time.Time
@@ -103,7 +106,11 @@ var _ tenant.Tx = (*Session)(nil)
 func (s *Session) Now() time.Time { return s.At }
 
 func (s *Session) one(query string, args []any, into ...any) (bool, error) {
-	rows, err := s.Q.QueryContext(s.Ctx, query, args...)
+	return s.oneBy(s.Q, query, args, into...)
+}
+
+func (s *Session) oneBy(by Querier, query string, args []any, into ...any) (bool, error) {
+	rows, err := by.QueryContext(s.Ctx, query, args...)
 	if err != nil {
 		return false, err
 	}
@@ -375,9 +382,13 @@ func (s *Session) Find(k tenant.Kind, q tenant.Query) (tenant.Page, error) {
 		return tenant.Page{}, err
 	}
 	var page tenant.Page
+	by := s.Q
+	if q.Search != nil && s.Adhoc != nil {
+		by = s.Adhoc
+	}
 	table := quote(string(k))
 	if q.Total {
-		if _, err := s.one("SELECT COUNT(*) FROM "+table+" WHERE "+cond, b.args, &page.Total); err != nil {
+		if _, err := s.oneBy(by, "SELECT COUNT(*) FROM "+table+" WHERE "+cond, b.args, &page.Total); err != nil {
 			return page, fmt.Errorf("count %s: %w", k, err)
 		}
 	}
@@ -404,9 +415,9 @@ func (s *Session) Find(k tenant.Kind, q tenant.Query) (tenant.Page, error) {
 		tail = "id DESC"
 	}
 	order = append(order, tail)
-	query := fmt.Sprintf("SELECT id, version, %s FROM %s WHERE %s ORDER BY %s LIMIT %d OFFSET %d",
-		s.SQL.d.Doc(), table, cond, strings.Join(order, ", "), q.Limit, q.Offset)
-	rows, err := s.Q.QueryContext(s.Ctx, query, b.args...)
+	query := fmt.Sprintf("SELECT id, version, %s FROM %s WHERE %s ORDER BY %s LIMIT %s OFFSET %s",
+		s.SQL.d.Doc(), table, cond, strings.Join(order, ", "), b.bind(q.Limit), b.bind(q.Offset))
+	rows, err := by.QueryContext(s.Ctx, query, b.args...)
 	if err != nil {
 		return page, fmt.Errorf("find %s: %w", k, err)
 	}

@@ -4,14 +4,17 @@ import (
 	"context"
 	"database/sql"
 	"embed"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -49,6 +52,8 @@ type DB struct {
 	read   *sql.DB
 	write  *sql.DB
 	conn   *sql.Conn // the one that writes
+	reads  *statements
+	writes *statements
 	sql    *docsql.SQL
 	sealer *seal.Sealer
 	now    func() time.Time
@@ -58,6 +63,7 @@ type DB struct {
 	stop   chan struct{}
 	done   chan struct{}
 	closed sync.Once
+	broken atomic.Pointer[error] // what Verify found
 }
 
 type job struct {
@@ -85,7 +91,7 @@ func Open(ctx context.Context, path string, sealer *seal.Sealer, now func() time
 		return nil, err
 	}
 	db.write.SetMaxOpenConns(1)
-	if err := check(ctx, db.write); err != nil {
+	if err := check(ctx, db.write, path); err != nil {
 		return nil, classify(path, err)
 	}
 	files, err := fs.Sub(migrations, "migrations")
@@ -106,6 +112,7 @@ func Open(ctx context.Context, path string, sealer *seal.Sealer, now func() time
 	}
 	db.read.SetMaxOpenConns(readers)
 	db.read.SetMaxIdleConns(readers)
+	db.reads, db.writes = newStatements(db.read, db.read.PrepareContext), newStatements(db.conn, db.conn.PrepareContext)
 	go db.writer()
 	return db, nil
 }
@@ -122,16 +129,81 @@ func dsn(path string, readOnly bool) string {
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
 }
 
+// checkedAtStart is the largest file, in bytes, whose every page is looked at
+// before the node answers; larger ones would delay the start, and Verify looks at
+// them while the node runs.
+const checkedAtStart = 16 << 20
+
 // check finds a torn or foreign file before anything is built on it.
-func check(ctx context.Context, db *sql.DB) error {
-	var result string
-	if err := db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&result); err != nil {
+func check(ctx context.Context, db *sql.DB, path string) error {
+	size, pages, err := fileSize(path)
+	if err != nil {
 		return err
 	}
+	if size < pages {
+		return damaged(path, fmt.Errorf("it has %d bytes, and its header says %d", size, pages))
+	}
+	if size > checkedAtStart {
+		var n int // reads the header and the schema
+		return db.QueryRowContext(ctx, "SELECT COUNT(*) FROM sqlite_master").Scan(&n)
+	}
+	return quickCheck(ctx, db, path)
+}
+
+// fileSize returns the bytes that a database file has, and those that its header
+// says it has. The second is 0 where nobody can say: in a file that is new, or
+// whose last pages may still be in the log.
+func fileSize(path string) (have, said int64, err error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, 0, nil
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return 0, 0, err
+	}
+	if wal, err := os.Stat(path + "-wal"); err == nil && wal.Size() > 0 {
+		return info.Size(), 0, nil
+	}
+	var header [32]byte
+	if _, err := io.ReadFull(f, header[:]); err != nil {
+		return info.Size(), 0, nil // SQLite says what is wrong with so short a file
+	}
+	// https://www.sqlite.org/fileformat.html section 1.3: page size at 16, pages at 28.
+	page := int64(binary.BigEndian.Uint16(header[16:]))
+	if page == 1 {
+		page = 65536
+	}
+	return info.Size(), page * int64(binary.BigEndian.Uint32(header[28:])), nil
+}
+
+func quickCheck(ctx context.Context, db *sql.DB, path string) error {
+	var result string
+	if err := db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&result); err != nil {
+		return classify(path, err)
+	}
 	if result != "ok" {
-		return fmt.Errorf("the file is damaged: %s", result)
+		return damaged(path, errors.New(result))
 	}
 	return nil
+}
+
+func damaged(path string, why error) error {
+	return problem.Wrap(problem.Unavailable, "database_corrupt", why, "the database %s is damaged (%s); restore it from a backup", path, why)
+}
+
+// Verify looks at every page of the database, beside the work of the node. What
+// it finds is what Ping answers from then on.
+func (db *DB) Verify(ctx context.Context) error {
+	err := quickCheck(ctx, db.read, db.path)
+	if problem.From(err).Code == "database_corrupt" {
+		db.broken.Store(&err)
+	}
+	return err
 }
 
 // classify turns what SQLite says into what an operator can act on.
@@ -160,14 +232,19 @@ func classify(path string, err error) error {
 
 // Get implements tenant.Docs.
 func (db *DB) Get(ctx context.Context, tenantID string, k tenant.Kind, id string) (tenant.Record, error) {
-	rec, err := db.session(ctx, db.read, tenantID).Get(k, id)
+	if err := ctx.Err(); err != nil {
+		return tenant.Record{}, err
+	}
+	// One row by its key is there before anybody could call it off; to watch for that
+	// costs as much as the row.
+	rec, err := db.session(context.WithoutCancel(ctx), db.reads, db.read, tenantID).Get(k, id)
 	return rec, classify(db.path, err)
 }
 
 // Find implements tenant.Docs.
 func (db *DB) Find(ctx context.Context, tenantID string, k tenant.Kind, q tenant.Query) (tenant.Page, error) {
 	if !q.Total {
-		page, err := db.session(ctx, db.read, tenantID).Find(k, q)
+		page, err := db.session(ctx, db.reads, db.read, tenantID).Find(k, q)
 		return page, classify(db.path, err)
 	}
 	// Count and page have to see the same moment.
@@ -176,12 +253,12 @@ func (db *DB) Find(ctx context.Context, tenantID string, k tenant.Kind, q tenant
 		return tenant.Page{}, classify(db.path, err)
 	}
 	defer func() { _ = tx.Rollback() }() // it only read
-	page, err := db.session(ctx, tx, tenantID).Find(k, q)
+	page, err := db.session(ctx, tx, tx, tenantID).Find(k, q)
 	return page, classify(db.path, err)
 }
 
-func (db *DB) session(ctx context.Context, q docsql.Querier, tenantID string) *docsql.Session {
-	return &docsql.Session{SQL: db.sql, Ctx: ctx, Q: q, Tenant: tenantID, Sealer: db.sealer, At: db.now().UTC()}
+func (db *DB) session(ctx context.Context, q, adhoc docsql.Querier, tenantID string) *docsql.Session {
+	return &docsql.Session{SQL: db.sql, Ctx: ctx, Q: q, Adhoc: adhoc, Tenant: tenantID, Sealer: db.sealer, At: db.now().UTC()}
 }
 
 // Write implements tenant.Docs. Writes that wait while one commit is under way
@@ -254,7 +331,7 @@ func (db *DB) commit(batch []*job) {
 			j.result <- err
 		}
 	}
-	if _, err := db.conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+	if _, err := db.writes.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
 		fail(fmt.Errorf("begin: %w", err))
 		return
 	}
@@ -271,7 +348,7 @@ func (db *DB) commit(batch []*job) {
 			return
 		}
 	}
-	if _, err := db.conn.ExecContext(ctx, "COMMIT"); err != nil {
+	if _, err := db.writes.ExecContext(ctx, "COMMIT"); err != nil {
 		_, _ = db.conn.ExecContext(ctx, "ROLLBACK")
 		fail(fmt.Errorf("commit: %w", err))
 		return
@@ -284,16 +361,16 @@ func (db *DB) commit(batch []*job) {
 // run runs one job in a savepoint. lost says that the whole transaction cannot
 // go on.
 func (db *DB) run(ctx context.Context, j *job) (result, lost error) {
-	if _, err := db.conn.ExecContext(ctx, "SAVEPOINT job"); err != nil {
+	if _, err := db.writes.ExecContext(ctx, "SAVEPOINT job"); err != nil {
 		return nil, fmt.Errorf("savepoint: %w", err)
 	}
-	result = call(j, db.session(ctx, db.conn, j.tenant))
+	result = call(j, db.session(ctx, db.writes, db.conn, j.tenant))
 	if result != nil {
-		if _, err := db.conn.ExecContext(ctx, "ROLLBACK TO job"); err != nil {
+		if _, err := db.writes.ExecContext(ctx, "ROLLBACK TO job"); err != nil {
 			return nil, fmt.Errorf("undo a write: %w (after %w)", err, result)
 		}
 	}
-	if _, err := db.conn.ExecContext(ctx, "RELEASE job"); err != nil {
+	if _, err := db.writes.ExecContext(ctx, "RELEASE job"); err != nil {
 		return nil, fmt.Errorf("release: %w", err)
 	}
 	return classify(db.path, result), nil
@@ -310,6 +387,9 @@ func call(j *job, s *docsql.Session) (err error) {
 
 // Ping reads from the database.
 func (db *DB) Ping(ctx context.Context) error {
+	if err := db.broken.Load(); err != nil {
+		return *err
+	}
 	var n int
 	return classify(db.path, db.read.QueryRowContext(ctx, "SELECT COUNT(*) FROM meta").Scan(&n))
 }
@@ -336,6 +416,11 @@ func (db *DB) Close() error {
 
 func (db *DB) release() error {
 	var errs []error
+	for _, s := range []*statements{db.reads, db.writes} {
+		if s != nil {
+			s.close()
+		}
+	}
 	if db.conn != nil {
 		errs = append(errs, db.conn.Close())
 	}
