@@ -101,6 +101,7 @@ func (n *Node) scopes(root bool) []string { return mgmt.Scopes(root) }
 // Run opens the store, builds the rooms, serves until ctx ends, and leaves
 // nothing behind that was acknowledged and is not on disk.
 func (n *Node) Run(ctx context.Context) error {
+	tuneHeap.Do(keepHeapFloor)
 	if err := n.open(ctx); err != nil {
 		return err
 	}

@@ -36,12 +36,17 @@ type answer struct {
 }
 
 func (c *conn) dial() error {
+	var nc net.Conn
 	nc, err := net.DialTimeout("tcp", c.address, 5*time.Second)
 	if err != nil {
 		return err
 	}
 	if c.tls != nil {
 		nc = tls.Client(nc, c.tls)
+	}
+	// Once for all requests: a timer for each would be a good part of their cost.
+	if err := nc.SetDeadline(time.Now().Add(5 * time.Minute)); err != nil {
+		return errors.Join(err, nc.Close())
 	}
 	c.nc = nc
 	if c.br == nil {
@@ -71,9 +76,6 @@ func (c *conn) do(request []byte) (a answer, err error) {
 			c.close()
 		}
 	}()
-	if err := c.nc.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
-		return a, err
-	}
 	if _, err := c.nc.Write(request); err != nil {
 		return a, err
 	}

@@ -48,9 +48,21 @@ type bench struct {
 	figures []Figure
 	signs   map[string]float64
 	hashes  float64
+	floor   float64
 }
 
 func main() {
+	if len(os.Args) == 3 && os.Args[1] == floorFlag {
+		size, err := strconv.Atoi(os.Args[2])
+		if err == nil {
+			err = serveFloor(size)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	var o options
 	var users, only string
 	flag.StringVar(&o.binary, "binary", "bin/portcullis", "the node's program")
@@ -120,7 +132,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 		}
 		defer os.RemoveAll(dir)
 	}
-	if err := b.limits(dir); err != nil {
+	if err := b.limits(ctx, dir); err != nil {
 		return err
 	}
 	if err := b.first(ctx, dir); err != nil {
@@ -190,7 +202,10 @@ func (b *bench) measure(ctx context.Context, n *node, f Figure, l load) (result,
 
 func always(op operation) func(int) operation { return func(int) operation { return op } }
 
-func (b *bench) limits(dir string) (err error) {
+// documentSize is about that of the discovery document, in bytes.
+const documentSize = 1800
+
+func (b *bench) limits(ctx context.Context, dir string) (err error) {
 	if b.signs, err = signs(time.Second); err != nil {
 		return err
 	}
@@ -199,6 +214,10 @@ func (b *bench) limits(dir string) (err error) {
 	}
 	b.hashes = hashes(2 * time.Second)
 	b.add(Figure{Name: "limit: argon2id, the pool's size", Value: b.hashes, Unit: "/s"})
+	if b.floor, err = floor(ctx, documentSize, b.conns, b.seconds); err != nil {
+		return err
+	}
+	b.add(Figure{Name: "limit: net/http with a document's bytes", Value: b.floor, Unit: "/s"})
 	rate, err := syncs(dir, time.Second)
 	b.add(Figure{Name: "limit: fsync, one after the other", Value: rate, Unit: "/s"})
 	return err
@@ -249,7 +268,7 @@ func (b *bench) memory(n *node, name, target string) error {
 func (b *bench) documents(ctx context.Context, s *scene) error {
 	for name, path := range map[string]string{"discovery": "/.well-known/openid-configuration", "jwks": "/.well-known/jwks.json"} {
 		op := always(expect(request("GET", s.n.host, path, "", nil), http.StatusOK))
-		if _, err := b.measure(ctx, s.n, Figure{Name: name, Target: "50,000"}, load{worker: op}); err != nil {
+		if _, err := b.measure(ctx, s.n, Figure{Name: name, Limit: b.floor, Of: "net/http", Target: "50,000"}, load{worker: op}); err != nil {
 			return err
 		}
 		if _, err := b.measure(ctx, s.n, Figure{Name: name + ", TLS 1.3"}, load{worker: op, address: s.n.https, tls: s.n.tlsConf}); err != nil {

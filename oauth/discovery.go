@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/portcullis-id/portcullis/tenant"
+	"github.com/portcullis-id/portcullis/web"
 )
 
 // metadata is OpenID Connect Discovery section 3 and RFC 8414 section 2.
@@ -55,6 +56,7 @@ func newStatic(v any) (*static, error) {
 }
 
 func (s *static) serve(w http.ResponseWriter, r *http.Request, maxAge string) error {
+	web.EventFrom(r.Context()).Routine()
 	h := w.Header()
 	h["Content-Type"] = []string{"application/json; charset=utf-8"}
 	h["Cache-Control"] = []string{maxAge}

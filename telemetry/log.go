@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"time"
 )
 
 // NewLogger writes to w: level debug, info, warn or error; format json or text.
@@ -39,9 +40,11 @@ func (h utc) WithGroup(name string) slog.Handler { return utc{h.Handler.WithGrou
 // maxLogBuffer bounds the log lines that wait for their reader, in bytes.
 const maxLogBuffer = 4 << 20
 
-// LogBuffer stands between a logger and a slow writer. What comes while a write
-// is under way goes out with the next one: no line waits longer than one write,
-// and a node under load makes few of them. A reader that has stopped reading
+// logGather is how long lines are collected before they are written.
+const logGather = 5 * time.Millisecond
+
+// LogBuffer stands between a logger and a slow writer. Lines that come
+// within a few milliseconds go out in one write. A reader that has stopped reading
 // holds up nobody: when the buffer is full, lines are dropped and counted.
 type LogBuffer struct {
 	w    io.Writer
@@ -96,6 +99,11 @@ func (b *LogBuffer) run() {
 		if len(b.buf) == 0 {
 			b.mu.Unlock()
 			return
+		}
+		if !b.closed {
+			b.mu.Unlock()
+			time.Sleep(logGather)
+			b.mu.Lock()
 		}
 		out, b.buf = b.buf, out[:0]
 		b.mu.Unlock()

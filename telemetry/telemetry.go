@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,6 +26,18 @@ type Metrics struct {
 	Registry *prometheus.Registry
 	requests *prometheus.CounterVec
 	latency  *prometheus.HistogramVec
+	series   sync.Map // of seriesKey to *series: found again without a search in the vectors
+}
+
+// seriesKey has few values: the routes are patterns, and unknown methods are one.
+type seriesKey struct {
+	route, method string
+	status        int
+}
+
+type series struct {
+	requests prometheus.Counter
+	latency  prometheus.Observer
 }
 
 // NewMetrics makes a registry with the process's own figures. Version is the
@@ -53,8 +66,14 @@ func (m *Metrics) Observe(route, method string, status int, took time.Duration) 
 	if route == "" {
 		route = "none" // no pattern matched: the path itself would make labels without end
 	}
-	m.requests.WithLabelValues(route, knownMethod(method), strconv.Itoa(status)).Inc()
-	m.latency.WithLabelValues(route).Observe(took.Seconds())
+	key := seriesKey{route, knownMethod(method), status}
+	found, ok := m.series.Load(key)
+	if !ok {
+		found, _ = m.series.LoadOrStore(key, &series{m.requests.WithLabelValues(key.route, key.method, strconv.Itoa(status)), m.latency.WithLabelValues(key.route)})
+	}
+	s := found.(*series)
+	s.requests.Inc()
+	s.latency.Observe(took.Seconds())
 }
 
 func knownMethod(m string) string {

@@ -88,9 +88,10 @@ func JSON(w http.ResponseWriter, status int, v any) error {
 type Event struct {
 	ID string // request id: shown on error pages, sent as X-Request-Id
 
-	mu    sync.Mutex
-	attrs []slog.Attr
-	err   error
+	mu      sync.Mutex
+	attrs   []slog.Attr
+	err     error
+	routine bool
 }
 
 // Set adds a property. Never put a secret or a token into it.
@@ -98,6 +99,14 @@ func (e *Event) Set(key string, value any) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.attrs = append(e.attrs, slog.Any(key, value))
+}
+
+// Routine says that the request is one of very many that nobody reads about, such
+// as one for a public document: when it goes well it is logged at level debug.
+func (e *Event) Routine() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.routine = true
 }
 
 // Fail notes the error that the request ended with.
@@ -203,8 +212,11 @@ func write(log *slog.Logger, ctx context.Context, r *http.Request, ev *Event, re
 	ev.mu.Lock()
 	defer ev.mu.Unlock()
 	level := slog.LevelInfo
-	if rec.status >= 500 {
+	switch {
+	case rec.status >= 500:
 		level = slog.LevelError
+	case ev.routine && rec.status < 400:
+		level = slog.LevelDebug
 	}
 	if !log.Enabled(ctx, level) {
 		return

@@ -106,3 +106,22 @@ func TestAQueryThatIsReadInPartIsRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestRoutineRequestsAreLoggedOnlyWhenTheyFail(t *testing.T) {
+	var out bytes.Buffer
+	log := slog.New(slog.NewJSONHandler(&out, nil))
+	status := http.StatusOK
+	h := web.Middleware(web.Config{Logger: log}, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		web.EventFrom(r.Context()).Routine()
+		w.WriteHeader(status)
+	}))
+	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+	if out.Len() != 0 {
+		t.Errorf("a routine request was logged: %s", out.String())
+	}
+	status = http.StatusNotFound
+	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+	if !strings.Contains(out.String(), `"status":404`) {
+		t.Errorf("a failed one was not: %s", out.String())
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -32,19 +33,20 @@ var migrations embed.FS
 
 // pragmas of every connection, with their reasons.
 var pragmas = []string{
-	"journal_mode(WAL)",    // readers go on while the writer commits
-	"synchronous(FULL)",    // what was acknowledged is on disk, also after a power cut
-	"busy_timeout(5000)",   // a checkpoint may hold the file for a moment
-	"temp_store(MEMORY)",   // sorting leaves no files behind
-	"cache_size(-16384)",   // 16 MiB a connection
-	"mmap_size(268435456)", // reads without a copy
+	"journal_mode(WAL)",  // readers go on while the writer commits
+	"synchronous(FULL)",  // what was acknowledged is on disk, also after a power cut
+	"busy_timeout(5000)", // a checkpoint may hold the file for a moment
+	"temp_store(MEMORY)", // sorting leaves no files behind
+	"cache_size(-4096)",  // 4 MiB a connection; the system's own cache has the rest
+	"mmap_size(0)",       // a disk's error is an error of the read, not the end of the process
 }
 
 // maxBatch bounds the writes of one commit, so that none waits for long.
 const maxBatch = 256
 
-// readers is how many connections read at the same time.
-const readers = 4
+// readers is how many connections read at the same time: reading is work for a
+// processor, so that more would only hold more memory.
+func readers() int { return max(2, runtime.GOMAXPROCS(0)) }
 
 // DB is a SQLite database.
 type DB struct {
@@ -110,8 +112,8 @@ func Open(ctx context.Context, path string, sealer *seal.Sealer, now func() time
 	if db.read, err = sql.Open("sqlite", dsn(path, true)); err != nil {
 		return nil, err
 	}
-	db.read.SetMaxOpenConns(readers)
-	db.read.SetMaxIdleConns(readers)
+	db.read.SetMaxOpenConns(readers())
+	db.read.SetMaxIdleConns(readers())
 	db.reads, db.writes = newStatements(db.read, db.read.PrepareContext), newStatements(db.conn, db.conn.PrepareContext)
 	go db.writer()
 	return db, nil
