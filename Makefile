@@ -13,6 +13,9 @@ build: bin/portcullis ## Build bin/portcullis
 bin/portcullis:
 	@CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o $@ ./cmd/portcullis
 
+build-openssl: ## Build bin/portcullis-openssl, which can sign with the host's OpenSSL 3 (signing.engine)
+	@CGO_ENABLED=1 go build -tags openssl $(GOFLAGS_BUILD) -o bin/portcullis-openssl ./cmd/portcullis
+
 run: build ## Start a single node here: https://localhost:8443, data in ./data
 	@bin/portcullis start --dev
 
@@ -48,4 +51,4 @@ screenshots: ## Write every page in every state as HTML into SCREENS (default /t
 clean: ## Remove what was built
 	@rm -rf bin
 
-.PHONY: help build run test test-go test-postgres e2e compat lint fuzz golden screenshots clean
+.PHONY: help build build-openssl run test test-go test-postgres e2e compat lint fuzz golden screenshots clean

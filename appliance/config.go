@@ -12,6 +12,7 @@ import (
 
 	"github.com/portcullis-id/portcullis/config"
 	"github.com/portcullis-id/portcullis/netcontract"
+	"github.com/portcullis-id/portcullis/signing"
 	"github.com/portcullis-id/portcullis/tenant"
 )
 
@@ -32,6 +33,7 @@ type Config struct {
 	SMTP          SMTPConfig     `yaml:"smtp"`
 	Network       NetworkConfig  `yaml:"network"`
 	Passwords     PasswordConfig `yaml:"passwords"`
+	Signing       SigningConfig  `yaml:"signing"`
 	Log           LogConfig      `yaml:"log"`
 	Traces        TracesConfig   `yaml:"traces"`
 
@@ -96,6 +98,11 @@ type PasswordConfig struct {
 	Workers   int `yaml:"workers" doc:"Hashes at the same time; 0 means one less than the processors, at least one."`
 }
 
+// SigningConfig says who computes signatures.
+type SigningConfig struct {
+	Engine string `yaml:"engine" doc:"go, or openssl for faster RS256 and PS256: the host's OpenSSL 3, in a program that was built with make build-openssl."`
+}
+
 // LogConfig is what the node says of itself.
 type LogConfig struct {
 	Level  string `yaml:"level" doc:"debug, info, warn or error."`
@@ -123,6 +130,7 @@ func Default() Config {
 		SMTP:      SMTPConfig{Port: 587, TLS: "starttls"},
 		Network:   NetworkConfig{Profile: string(netcontract.ProfilePortcullis)},
 		Passwords: PasswordConfig{MemoryKiB: 19456, Time: 2},
+		Signing:   SigningConfig{Engine: signing.Go},
 		Log:       LogConfig{Level: "info", Format: "json"},
 	}
 }
@@ -227,6 +235,14 @@ func (p *PasswordConfig) Validate(report func(key, reason string)) {
 	between(report, "memory_kib", p.MemoryKiB, 8192, 1<<20)
 	between(report, "time", p.Time, 1, 16)
 	between(report, "workers", p.Workers, 0, 1024)
+}
+
+// Validate implements config.Validator.
+func (s *SigningConfig) Validate(report func(key, reason string)) {
+	oneOf(report, "engine", s.Engine, signing.Go, signing.OpenSSL)
+	if s.Engine == signing.OpenSSL && !signing.HasOpenSSL {
+		report("engine", "is openssl, but this program was built without it; build it with make build-openssl, or set go")
+	}
 }
 
 // Validate implements config.Validator.

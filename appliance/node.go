@@ -29,6 +29,7 @@ import (
 	"github.com/portcullis-id/portcullis/oauth"
 	"github.com/portcullis-id/portcullis/password"
 	"github.com/portcullis-id/portcullis/problem"
+	"github.com/portcullis-id/portcullis/signing"
 	"github.com/portcullis-id/portcullis/store"
 	"github.com/portcullis-id/portcullis/telemetry"
 	"github.com/portcullis-id/portcullis/tenant"
@@ -173,7 +174,12 @@ func (n *Node) build(ctx context.Context) (err error) {
 	n.metrics = telemetry.NewMetrics(n.opts.Version)
 	n.cache = tenant.NewCache(n.store, 0)
 	n.directory = tenant.NewDirectory(hosts, n.cache)
-	n.keys = tenant.NewKeys(n.cache)
+	engine, err := signing.Named(cfg.Signing.Engine)
+	if err != nil {
+		return err
+	}
+	n.logger.InfoContext(ctx, "tokens are signed", "by", engine.Name())
+	n.keys = tenant.NewKeys(n.cache, engine)
 	n.log = tenant.NewLogWriter(n.cache, n.logger, n.opts.Now)
 	// Calls that the appliance makes itself stand in its own profile, whichever one is
 	// printed.

@@ -23,6 +23,7 @@ import (
 	"github.com/portcullis-id/portcullis/oauth"
 	"github.com/portcullis-id/portcullis/password"
 	"github.com/portcullis-id/portcullis/problem"
+	"github.com/portcullis-id/portcullis/signing"
 	"github.com/portcullis-id/portcullis/store/storetest"
 	"github.com/portcullis-id/portcullis/tenant"
 	"github.com/portcullis-id/portcullis/web"
@@ -101,7 +102,7 @@ func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{t: t, docs: tenant.NewCache(storetest.New(t), 0), tenants: []string{"dev"}}
 	r.dir = tenant.NewDirectory(tenant.Hosts{Domain: "localhost", Port: 8443, Default: "dev"}, r.docs)
-	keys := tenant.NewKeys(r.docs)
+	keys := tenant.NewKeys(r.docs, signing.Native)
 	for _, name := range []string{"config", "dev"} {
 		set, err := keys.Prepare()
 		if err != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/portcullis-id/portcullis/oauth"
 	"github.com/portcullis-id/portcullis/password"
 	"github.com/portcullis-id/portcullis/problem"
+	"github.com/portcullis-id/portcullis/signing"
 	"github.com/portcullis-id/portcullis/store/storetest"
 	"github.com/portcullis-id/portcullis/tenant"
 	"github.com/portcullis-id/portcullis/web"
@@ -94,7 +95,7 @@ func newSite(t testing.TB, more ...doc) *site {
 	t.Helper()
 	s := &site{t: t, docs: tenant.NewCache(storetest.New(t), 0), upstream: &provider{}}
 	s.dir = tenant.NewDirectory(tenant.Hosts{Domain: "id.example.com"}, s.docs)
-	keys := tenant.NewKeys(s.docs)
+	keys := tenant.NewKeys(s.docs, signing.Native)
 	set, err := keys.Prepare()
 	if err != nil {
 		t.Fatal(err)

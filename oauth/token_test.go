@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/portcullis-id/portcullis/problem"
+	"github.com/portcullis-id/portcullis/signing"
 	"github.com/portcullis-id/portcullis/store/storetest"
 	"github.com/portcullis-id/portcullis/tenant"
 )
@@ -14,7 +15,7 @@ import (
 func provider(t testing.TB) *Provider {
 	t.Helper()
 	cache := tenant.NewCache(storetest.New(t), 0)
-	keys := tenant.NewKeys(cache)
+	keys := tenant.NewKeys(cache, signing.Native)
 	first, err := keys.Prepare()
 	if err != nil {
 		t.Fatal(err)

@@ -25,6 +25,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/portcullis-id/portcullis/problem"
+	"github.com/portcullis-id/portcullis/signing"
 )
 
 // Algorithms are the JWS algorithms that a tenant can sign with (RFC 7518 section
@@ -104,10 +105,13 @@ type keySet struct {
 }
 
 // Keys makes, keeps and changes the keys of tenants.
-type Keys struct{ cache *Cache }
+type Keys struct {
+	cache  *Cache
+	engine signing.Engine
+}
 
-// NewKeys reads through c.
-func NewKeys(c *Cache) *Keys { return &Keys{c} }
+// NewKeys reads through c; e computes the signatures.
+func NewKeys(c *Cache, e signing.Engine) *Keys { return &Keys{c, e} }
 
 // NewKeySet is the first keys of a tenant, made before the transaction that stores
 // them: making an RSA key takes a good part of a second.
@@ -246,6 +250,9 @@ func (k *Keys) set(ctx context.Context, tenant string) (*keySet, error) {
 			}
 			s.public.Keys = append(s.public.Keys, jwk)
 			if sk.Current {
+				if key, err = k.engine.Signer(key); err != nil {
+					return nil, fmt.Errorf("use key %s: %w", sk.KeyID, err)
+				}
 				for _, alg := range algs {
 					s.signers[alg] = &Signer{Alg: alg, KeyID: sk.KeyID, key: key}
 				}

@@ -11,6 +11,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"github.com/portcullis-id/portcullis/problem"
+	"github.com/portcullis-id/portcullis/signing"
 	"github.com/portcullis-id/portcullis/store/storetest"
 	"github.com/portcullis-id/portcullis/tenant"
 )
@@ -18,7 +19,7 @@ import (
 func newKeys(t *testing.T) (*tenant.Keys, *tenant.Cache) {
 	t.Helper()
 	c := tenant.NewCache(storetest.New(t), 0)
-	k := tenant.NewKeys(c)
+	k := tenant.NewKeys(c, signing.Native)
 	prepared, err := k.Prepare()
 	if err != nil {
 		t.Fatal(err)
