@@ -269,6 +269,17 @@ func (c *Config) dsn() string {
 	return "sqlite:" + filepath.Join(c.Data, "portcullis.db")
 }
 
+// DatabaseName is the database in words, without a password.
+func (c *Config) DatabaseName() string {
+	if file, ok := strings.CutPrefix(c.dsn(), "sqlite:"); ok {
+		return file
+	}
+	if u, err := url.Parse(c.dsn()); err == nil {
+		return u.Redacted()
+	}
+	return "postgres"
+}
+
 func (c *Config) masterKeyFile() string {
 	if c.MasterKeyFile != "" {
 		return c.MasterKeyFile

@@ -42,6 +42,9 @@ type Options struct {
 	Version string
 	Log     io.Writer // where the log goes
 	Env     []string  // for the master key
+	// Program is this program's file, to run the integrity check in a process of its
+	// own at the lowest priority. Empty means no check beside the node.
+	Program string
 	Now     func() time.Time
 }
 
@@ -253,17 +256,6 @@ func (p passwords) Authenticate(ctx context.Context, c oauth.Credentials) (*tena
 		return nil, problem.Wrap(problem.Unauthorized, "unauthorized", err, "user is blocked")
 	}
 	return nil, err
-}
-
-// verify looks through the whole database once after the start. A node on a
-// damaged one goes on with what can be read, and says so: it may be all that is
-// left.
-func (n *Node) verify(ctx context.Context) error {
-	if err := n.store.Verify(ctx); err != nil && ctx.Err() == nil {
-		n.logger.ErrorContext(ctx, "the database is damaged", "error", err)
-	}
-	<-ctx.Done()
-	return nil
 }
 
 // purge deletes what has expired, now and then.

@@ -41,6 +41,7 @@ type commands struct {
 	Config  configCmd  `cmd:"" help:"Check and show the configuration."`
 	Network networkCmd `cmd:"" help:"Show the network contract."`
 	Keys    keysCmd    `cmd:"" help:"Work with the keys of a node."`
+	Store   storeCmd   `cmd:"" help:"Work with a node's database."`
 	Version versionCmd `cmd:"" help:"Show the version."`
 }
 
@@ -77,7 +78,12 @@ func Main(args []string, std IO) int {
 		return ExitUsage
 	}
 	if err := k.Run(); err != nil {
-		return fail(std.Err, err)
+		code := fail(std.Err, err)
+		var exit exitError
+		if errors.As(err, &exit) {
+			code = exit.code
+		}
+		return code
 	}
 	return ExitOK
 }
@@ -105,6 +111,14 @@ func fail(w io.Writer, err error) int {
 	fmt.Fprintln(w, "portcullis:", err)
 	return ExitFailed
 }
+
+// exitError ends the program with a code of its own.
+type exitError struct {
+	error
+	code int
+}
+
+func (e exitError) Unwrap() error { return e.error }
 
 type usageError string
 

@@ -73,7 +73,11 @@ func (c *startCmd) Run(ctx context.Context, std IO) error {
 	if err != nil {
 		return err
 	}
-	node, err := appliance.New(cfg, appliance.Options{Version: std.Version, Log: std.Err, Env: std.Env})
+	program, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find this program's file: %w", err)
+	}
+	node, err := appliance.New(cfg, appliance.Options{Version: std.Version, Log: std.Err, Env: std.Env, Program: program})
 	if err != nil {
 		return err
 	}

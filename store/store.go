@@ -21,8 +21,8 @@ type engine interface {
 	// Exclusive runs fn in one transaction; on SQLite no other write runs meanwhile.
 	Exclusive(ctx context.Context, fn func(q docsql.Querier) error) error
 	SQL() *docsql.SQL
-	// Verify looks for damage in the whole database, which may take long.
-	Verify(ctx context.Context) error
+	// SetDamaged makes err the answer of Ping, once somebody has found it.
+	SetDamaged(err error)
 	Close() error
 }
 
@@ -62,6 +62,15 @@ func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
 		return nil, fmt.Errorf("open the store: %w", err)
 	}
 	return &Store{e, opts.Now}, nil
+}
+
+// Verify looks for damage in the whole database, which may take minutes, whether a
+// node runs on it or not. PostgreSQL checks its own pages: there is nothing to do.
+func Verify(ctx context.Context, dsn string) error {
+	if path, ok := strings.CutPrefix(dsn, "sqlite:"); ok {
+		return sqlite.Verify(ctx, path)
+	}
+	return nil
 }
 
 // purgeBatch bounds the rows of one delete, so that it holds up no other write.

@@ -205,8 +205,8 @@ func (db *DB) Ping(ctx context.Context) error {
 	return classify(db.where, db.db.QueryRowContext(ctx, "SELECT COUNT(*) FROM meta").Scan(&n))
 }
 
-// Verify finds nothing: PostgreSQL checks its own pages.
-func (db *DB) Verify(context.Context) error { return nil }
+// SetDamaged does nothing: PostgreSQL says itself what it cannot read.
+func (db *DB) SetDamaged(error) {}
 
 // SQL returns the statements, for maintenance over all tenants.
 func (db *DB) SQL() *docsql.SQL { return db.sql }

@@ -65,7 +65,7 @@ type DB struct {
 	stop   chan struct{}
 	done   chan struct{}
 	closed sync.Once
-	broken atomic.Pointer[error] // what Verify found
+	broken atomic.Pointer[error] // of SetDamaged
 }
 
 type job struct {
@@ -132,8 +132,8 @@ func dsn(path string, readOnly bool) string {
 }
 
 // checkedAtStart is the largest file, in bytes, whose every page is looked at
-// before the node answers; larger ones would delay the start, and Verify looks at
-// them while the node runs.
+// before the node answers; larger ones would delay the start, and are left to
+// Verify.
 const checkedAtStart = 16 << 20
 
 // check finds a torn or foreign file before anything is built on it.
@@ -198,15 +198,22 @@ func damaged(path string, why error) error {
 	return problem.Wrap(problem.Unavailable, "database_corrupt", why, "the database %s is damaged (%s); restore it from a backup", path, why)
 }
 
-// Verify looks at every page of the database, beside the work of the node. What
-// it finds is what Ping answers from then on.
-func (db *DB) Verify(ctx context.Context) error {
-	err := quickCheck(ctx, db.read, db.path)
-	if problem.From(err).Code == "database_corrupt" {
-		db.broken.Store(&err)
+// Verify looks at every page of a database file, whether a node runs on it or not.
+// It only reads. It fails with "database_corrupt" when the file is damaged.
+func Verify(ctx context.Context, path string) error {
+	if _, err := os.Stat(path); err != nil {
+		return problem.Wrap(problem.NotFound, "no_database", err, "there is no database %s", path)
 	}
-	return err
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?mode=ro&_pragma=query_only(1)")
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	return quickCheck(ctx, db, path)
 }
+
+// SetDamaged makes err what Ping answers from now on.
+func (db *DB) SetDamaged(err error) { db.broken.Store(&err) }
 
 // classify turns what SQLite says into what an operator can act on.
 func classify(path string, err error) error {

@@ -2,6 +2,8 @@ package sqlite_test
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +11,7 @@ import (
 	"time"
 
 	"github.com/portcullis-id/portcullis/problem"
+	"github.com/portcullis-id/portcullis/store/seal"
 	"github.com/portcullis-id/portcullis/store/sqlite"
 	"github.com/portcullis-id/portcullis/store/storetest"
 	"github.com/portcullis-id/portcullis/tenant"
@@ -83,6 +86,13 @@ func TestOpenRefuses(t *testing.T) {
 			}
 			return path
 		}, false, "database_corrupt", "restore it from a backup"},
+		{"a file that was cut off", func(t *testing.T) string {
+			path := large(t, good(t), sealer)
+			if err := os.Truncate(path, 17<<20); err != nil {
+				t.Fatal(err)
+			}
+			return path
+		}, false, "database_corrupt", "its header says"},
 		{"a database of another master key", good, true, "wrong_master_key", "start with the key that the data was written with"},
 		{"a database of a newer schema", func(t *testing.T) string {
 			path := good(t)
@@ -130,4 +140,69 @@ func BenchmarkWrite(b *testing.B) {
 			}
 		}
 	})
+}
+
+// large grows a database beyond what is looked through at the start.
+func large(t *testing.T, path string, sealer *seal.Sealer) string {
+	t.Helper()
+	db, err := sqlite.Open(t.Context(), path, sealer, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	filler := strings.Repeat("x", 30_000)
+	err = db.Write(t.Context(), "t", func(tx tenant.Tx) error {
+		for i := range 700 {
+			if err := tenant.Add(tx, tenant.KindLog, fmt.Sprintf("%056d", i), map[string]string{"type": "s", "description": filler}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Size() < 20<<20 {
+		t.Fatalf("the database is too small for the test: %v", err)
+	}
+	return path
+}
+
+func TestVerifyFindsDamageThatTheStartDoesNotLookFor(t *testing.T) {
+	sealer := storetest.Sealer(t)
+	path := large(t, filepath.Join(t.TempDir(), "x.db"), sealer)
+	if err := sqlite.Verify(t.Context(), path); err != nil {
+		t.Fatalf("a good database: %v", err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for at := int64(10 << 20); at < 11<<20; at += 4096 { // the heads of pages in the middle
+		if _, err := f.WriteAt(bytes.Repeat([]byte{0x5a}, 64), at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	db, err := sqlite.Open(t.Context(), path, sealer, time.Now)
+	if err != nil {
+		t.Fatalf("the start looks through a large file: %v", err)
+	}
+	defer db.Close()
+	damage := sqlite.Verify(t.Context(), path) // beside the node
+	if problem.From(damage).Code != "database_corrupt" || !strings.Contains(damage.Error(), path) {
+		t.Fatalf("got %v", damage)
+	}
+	if err := db.Ping(t.Context()); err != nil {
+		t.Errorf("ping before anybody knows: %v", err)
+	}
+	db.SetDamaged(damage)
+	if err := db.Ping(t.Context()); !errors.Is(err, damage) {
+		t.Errorf("ping of a damaged database: %v", err)
+	}
+	if err := sqlite.Verify(t.Context(), path+".gone"); problem.From(err).Code != "no_database" {
+		t.Errorf("no file: %v", err)
+	}
 }
