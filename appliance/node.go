@@ -27,6 +27,7 @@ import (
 	"github.com/portcullis-id/portcullis/mgmt"
 	"github.com/portcullis-id/portcullis/netcontract"
 	"github.com/portcullis-id/portcullis/oauth"
+	"github.com/portcullis-id/portcullis/overload"
 	"github.com/portcullis-id/portcullis/password"
 	"github.com/portcullis-id/portcullis/problem"
 	"github.com/portcullis-id/portcullis/signing"
@@ -78,6 +79,7 @@ type Node struct {
 	tracer    *telemetry.Tracer
 	setup     *dashboard.Setup
 	upstream  *upstream.Service
+	gate      *overload.Gate
 	rooms     roster
 
 	closeOnce sync.Once
@@ -175,6 +177,7 @@ func (n *Node) build(ctx context.Context) (err error) {
 	cfg := n.cfg
 	hosts := cfg.Hosts()
 	n.metrics = telemetry.NewMetrics(n.opts.Version)
+	n.gate = overload.New(overload.Config{})
 	n.cache = tenant.NewCache(n.store, 0)
 	n.directory = tenant.NewDirectory(hosts, n.cache)
 	engine, err := signing.Named(cfg.Signing.Engine)
@@ -213,7 +216,9 @@ func (n *Node) build(ctx context.Context) (err error) {
 	n.outbox = mail.NewOutbox(n.cache, func(ctx context.Context) ([]string, error) { return n.mgmt.Tenants(ctx) }, transport, n.log, n.logger)
 	n.users = authn.New(n.cache, n.directory, n.hasher, n.outbox, n.log, n.logger)
 	n.oauth = oauth.New(oauth.Deps{Docs: n.cache, Directory: n.directory, Keys: n.keys, Users: passwords{n.users}, Log: n.log, Logger: n.logger, Now: n.opts.Now})
-	n.upstream = upstream.New(n.cache, n.directory, n.dialer.Client(netcontract.Social, egress.Options{}), n.dialer.CheckURL, n.opts.Now)
+	social := n.dialer.Client(netcontract.Social, egress.Options{})
+	social.Transport = pausing{social.Transport}
+	n.upstream = upstream.New(n.cache, n.directory, social, n.dialer.CheckURL, n.opts.Now)
 	if n.pages, err = login.New(login.Deps{Directory: n.directory, Flow: n.oauth, Users: n.users, Upstream: n.upstream, Logger: n.logger}); err != nil {
 		return err
 	}
@@ -278,6 +283,11 @@ func (n *Node) purge(ctx context.Context) error {
 
 func (n *Node) registerMetrics() {
 	n.metrics.Counter("portcullis_log_lines_dropped_total", "Lines of the node's log that were lost because nobody read it.", func() float64 { return float64(n.lines.Dropped()) })
+	for _, c := range overload.Classes() {
+		labels := map[string]string{"class": c.String()}
+		n.metrics.LabelledCounter("portcullis_requests_shed_total", "Requests that were turned away under overload, by class.", labels, func() float64 { return float64(n.gate.Shed(c)) })
+		n.metrics.LabelledGauge("portcullis_requests_waiting", "Requests that wait for a slot, by class.", labels, func() float64 { return float64(n.gate.Waiting(c)) })
+	}
 	n.metrics.Gauge("portcullis_password_hashes_waiting", "Password hashes that run or wait.", func() float64 { return float64(n.hasher.Waiting()) })
 	n.metrics.Counter("portcullis_tenant_log_events_dropped_total", "Tenant log events that were lost because the store was away.", func() float64 { return float64(n.log.Dropped()) })
 }
@@ -304,15 +314,21 @@ func (n *Node) handler() http.Handler {
 		mux.ServeHTTP(w, inner)
 		r.Pattern = inner.Pattern // for metrics and traces
 	})
-	outer := http.NewServeMux()
-	outer.Handle("GET /testall", n.health.TestAllHandler())
-	outer.Handle("/health/", http.StripPrefix("/health", n.health.StatusHandler()))
+	return routed
+}
+
+// front is what the listeners for everybody serve: tenants as the gate admits,
+// and health, which never waits.
+func (n *Node) front(tenants http.Handler) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /testall", n.health.TestAllHandler())
+	mux.Handle("/health/", http.StripPrefix("/health", n.health.StatusHandler()))
 	if n.mailbox != nil {
-		outer.Handle("/mailbox", n.mailbox.Handler())
-		outer.Handle("/mailbox/", n.mailbox.Handler())
+		mux.Handle("/mailbox", n.mailbox.Handler())
+		mux.Handle("/mailbox/", n.mailbox.Handler())
 	}
-	outer.Handle("/", routed)
-	return outer
+	mux.Handle("/", admit(n.gate, tenants))
+	return secure(&n.cfg, mux)
 }
 
 // wrap is what every listener does around its handler.
@@ -349,7 +365,7 @@ func (n *Node) listen(ctx context.Context) (surfaces []surface, ready Ready, err
 		return surfaces, ready, err
 	}
 	main := n.handler()
-	public := n.wrap(secure(&cfg, main))
+	public := n.wrap(n.front(main))
 	n.setup.SetFront(public)
 
 	if cfg.Listen.HTTPS != 0 {

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/crypto/argon2"
 
+	"github.com/portcullis-id/portcullis/overload"
 	"github.com/portcullis-id/portcullis/problem"
 )
 
@@ -70,6 +71,8 @@ func (h *Hasher) run(ctx context.Context, work func()) error {
 		e.RetryAfter = busy
 		return e
 	}
+	// The pool has its own bound; the request is not at work beside it.
+	defer overload.Pause(ctx)()
 	select {
 	case h.slots <- struct{}{}:
 		defer func() { <-h.slots }()

@@ -86,12 +86,22 @@ func knownMethod(m string) string {
 
 // Gauge registers a figure that is read when it is asked for.
 func (m *Metrics) Gauge(name, help string, read func() float64) {
-	m.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
+	m.LabelledGauge(name, help, nil, read)
+}
+
+// LabelledGauge is Gauge for one of several figures of a name.
+func (m *Metrics) LabelledGauge(name, help string, labels map[string]string, read func() float64) {
+	m.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, read))
 }
 
 // Counter registers a growing figure that is read when it is asked for.
 func (m *Metrics) Counter(name, help string, read func() float64) {
-	m.Registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, read))
+	m.LabelledCounter(name, help, nil, read)
+}
+
+// LabelledCounter is Counter for one of several figures of a name.
+func (m *Metrics) LabelledCounter(name, help string, labels map[string]string, read func() float64) {
+	m.Registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}, read))
 }
 
 // Handler answers in Prometheus' text form.

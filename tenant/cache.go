@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/portcullis-id/portcullis/overload"
 )
 
 // Cache stands between the rooms and the store. Reads of documents and all
@@ -83,6 +85,7 @@ func Cached[T any](c *Cache, tenant string, k Kind, key string, load func() (T, 
 
 // Write passes fn on and drops the kinds that it touched.
 func (c *Cache) Write(ctx context.Context, tenant string, fn func(tx Tx) error) error {
+	defer overload.Pause(ctx)() // it waits for the disk
 	touched := map[Kind]bool{}
 	err := c.Docs.Write(ctx, tenant, func(tx Tx) error { return fn(&touchTx{tx, touched}) })
 	// Dropped after a failure too: a commit whose answer was lost may have happened.
