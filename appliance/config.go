@@ -50,7 +50,8 @@ type ListenConfig struct {
 	HTTP    int    `yaml:"http" doc:"Port of plain HTTP: pages are sent on to HTTPS (row lb). 0 means none."`
 	Health  int    `yaml:"health" doc:"Port of the health endpoints (row health). 0 means none."`
 	// The health listener is for monitoring and often bound to another address.
-	HealthAddress string `yaml:"health_address" doc:"IP address of the health listener; empty means listen.address."`
+	HealthAddress  string `yaml:"health_address" doc:"IP address of the health listener; empty means listen.address."`
+	MaxConnections int    `yaml:"max_connections" doc:"Connections of one listener, 16 to 1000000; at most half of the process's descriptors. One more closes the one that has been idle for the longest time."`
 }
 
 // TLSConfig names the certificate of the HTTPS listener.
@@ -126,6 +127,7 @@ func Default() Config {
 		Data:       "data",
 		Listen: ListenConfig{
 			HTTPS: table.Port(netcontract.LB, 443), HTTP: table.Port(netcontract.LB, 80), Health: table.Port(netcontract.Health, 9110),
+			MaxConnections: 10_000,
 		},
 		SMTP:      SMTPConfig{Port: 587, TLS: "starttls"},
 		Network:   NetworkConfig{Profile: string(netcontract.ProfilePortcullis)},
@@ -179,6 +181,7 @@ func (l *ListenConfig) Validate(report func(key, reason string)) {
 	port(report, "https", l.HTTPS, true)
 	port(report, "http", l.HTTP, true)
 	port(report, "health", l.Health, true)
+	between(report, "max_connections", l.MaxConnections, 16, 1_000_000)
 	if l.HTTPS == 0 && l.HTTP == 0 {
 		report("https", "wants a port when listen.http is 0 too: something has to listen")
 	}

@@ -80,6 +80,7 @@ type Node struct {
 	setup     *dashboard.Setup
 	upstream  *upstream.Service
 	gate      *overload.Gate
+	conns     map[string]*connections // by surface
 	rooms     roster
 
 	closeOnce sync.Once
@@ -136,7 +137,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.OnReady != nil {
 		n.OnReady(ready)
 	}
-	err = serve(ctx, n.logger, surfaces)
+	err = serve(ctx, n.logger, surfaces, n.conns)
 	n.logger.InfoContext(ctx, "the node stops")
 	stopWork()
 	return errors.Join(err, g.Wait())
@@ -178,6 +179,10 @@ func (n *Node) build(ctx context.Context) (err error) {
 	hosts := cfg.Hosts()
 	n.metrics = telemetry.NewMetrics(n.opts.Version)
 	n.gate = overload.New(overload.Config{})
+	n.conns = map[string]*connections{}
+	for _, surface := range []string{"https", "http", "health"} {
+		n.conns[surface] = newConnections(maxConnections(cfg.Listen.MaxConnections))
+	}
 	n.cache = tenant.NewCache(n.store, 0)
 	n.directory = tenant.NewDirectory(hosts, n.cache)
 	engine, err := signing.Named(cfg.Signing.Engine)
@@ -283,6 +288,11 @@ func (n *Node) purge(ctx context.Context) error {
 
 func (n *Node) registerMetrics() {
 	n.metrics.Counter("portcullis_log_lines_dropped_total", "Lines of the node's log that were lost because nobody read it.", func() float64 { return float64(n.lines.Dropped()) })
+	for surface, c := range n.conns {
+		labels := map[string]string{"surface": surface}
+		n.metrics.LabelledGauge("portcullis_connections_open", "Connections that are open, by listener.", labels, func() float64 { return float64(c.open()) })
+		n.metrics.LabelledCounter("portcullis_connections_closed_for_room_total", "Connections that were closed because there were too many, by listener.", labels, func() float64 { return float64(c.closedForRoom()) })
+	}
 	for _, c := range overload.Classes() {
 		labels := map[string]string{"class": c.String()}
 		n.metrics.LabelledCounter("portcullis_requests_shed_total", "Requests that were turned away under overload, by class.", labels, func() float64 { return float64(n.gate.Shed(c)) })

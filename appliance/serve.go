@@ -77,7 +77,7 @@ func listenLocal(dataDir string) (net.Listener, error) {
 }
 
 // serve runs all surfaces until ctx ends, then lets requests in flight finish.
-func serve(ctx context.Context, log *slog.Logger, surfaces []surface) error {
+func serve(ctx context.Context, log *slog.Logger, surfaces []surface, conns map[string]*connections) error {
 	var g errgroup.Group
 	servers := make([]*http.Server, len(surfaces))
 	failed, cancel := context.WithCancelCause(ctx)
@@ -90,7 +90,11 @@ func serve(ctx context.Context, log *slog.Logger, surfaces []surface) error {
 			WriteTimeout:      2 * time.Minute,
 			IdleTimeout:       2 * time.Minute,
 			MaxHeaderBytes:    64 << 10,
+			HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 100, MaxReadFrameSize: 64 << 10},
 			ErrorLog:          slog.NewLogLogger(log.With("surface", s.name).Handler(), slog.LevelDebug),
+		}
+		if c := conns[s.name]; c != nil {
+			servers[i].ConnState = c.state
 		}
 		g.Go(func() error {
 			if err := servers[i].Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {

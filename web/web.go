@@ -196,8 +196,11 @@ func Middleware(cfg Config, next http.Handler) http.Handler {
 				}
 			}
 			took := cfg.Now().Sub(start)
-			if rec.status == 0 {
+			switch {
+			case rec.status == 0:
 				rec.status = http.StatusOK
+			case rec.status >= 500 && errors.Is(ctx.Err(), context.Canceled):
+				rec.status = clientGone
 			}
 			if cfg.Observer != nil {
 				cfg.Observer(r.Pattern, r.Method, rec.status, took)
@@ -207,6 +210,10 @@ func Middleware(cfg Config, next http.Handler) http.Handler {
 		next.ServeHTTP(rec, r)
 	})
 }
+
+// clientGone is what is counted and logged where a client went away before its
+// answer was ready: nothing failed here. No client ever sees it.
+const clientGone = 499
 
 func write(log *slog.Logger, ctx context.Context, r *http.Request, ev *Event, rec *recorder, addr netip.Addr, took time.Duration) {
 	ev.mu.Lock()

@@ -2,6 +2,7 @@ package web_test
 
 import (
 	"bytes"
+	"context"
 	"io"
 	"log/slog"
 	"net/http"
@@ -123,5 +124,22 @@ func TestRoutineRequestsAreLoggedOnlyWhenTheyFail(t *testing.T) {
 	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
 	if !strings.Contains(out.String(), `"status":404`) {
 		t.Errorf("a failed one was not: %s", out.String())
+	}
+}
+
+func TestClientThatWentAwayIsNoFailure(t *testing.T) {
+	var out bytes.Buffer
+	var counted int
+	h := web.Middleware(web.Config{Logger: slog.New(slog.NewJSONHandler(&out, nil)), Observer: func(_, _ string, status int, _ time.Duration) { counted = status }},
+		web.Handle(func(http.ResponseWriter, *http.Request) error { return context.Canceled }, func(w http.ResponseWriter, _ *http.Request, e *problem.Error) { w.WriteHeader(e.HTTPStatus()) }))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil).WithContext(ctx))
+	if counted != 499 || !strings.Contains(out.String(), `"level":"INFO"`) {
+		t.Errorf("counted as %d, logged as %s", counted, out.String())
+	}
+	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil))
+	if counted != 500 {
+		t.Errorf("a failure of our own is counted as %d", counted)
 	}
 }
