@@ -108,7 +108,7 @@ func (n *Node) scopes(root bool) []string { return mgmt.Scopes(root) }
 // Run opens the store, builds the rooms, serves until ctx ends, and leaves
 // nothing behind that was acknowledged and is not on disk.
 func (n *Node) Run(ctx context.Context) error {
-	tuneHeap.Do(keepHeapFloor)
+	tuneRuntime()
 	if err := n.open(ctx); err != nil {
 		return err
 	}
@@ -178,7 +178,8 @@ func (n *Node) build(ctx context.Context) (err error) {
 	cfg := n.cfg
 	hosts := cfg.Hosts()
 	n.metrics = telemetry.NewMetrics(n.opts.Version)
-	n.gate = overload.New(overload.Config{})
+	// One more than the processors: a request that waits for a lock leaves none idle.
+	n.gate = overload.New(overload.Config{Slots: processors + 1})
 	n.conns = map[string]*connections{}
 	for _, surface := range []string{"https", "http", "health"} {
 		n.conns[surface] = newConnections(maxConnections(cfg.Listen.MaxConnections))
@@ -205,7 +206,11 @@ func (n *Node) build(ctx context.Context) (err error) {
 	if n.dialer, err = egress.New(egress.Config{AllowedHosts: allowed, Proxy: cfg.Network.Proxy}, n.contract, nil); err != nil {
 		return err
 	}
-	if n.hasher, err = password.New(password.Config{MemoryKiB: cfg.Passwords.MemoryKiB, Time: cfg.Passwords.Time, Workers: cfg.Passwords.Workers}); err != nil {
+	workers := cfg.Passwords.Workers
+	if workers == 0 {
+		workers = max(1, processors-1) // a processor is left to everything else
+	}
+	if n.hasher, err = password.New(password.Config{MemoryKiB: cfg.Passwords.MemoryKiB, Time: cfg.Passwords.Time, Workers: workers}); err != nil {
 		return err
 	}
 	var transport mail.Transport

@@ -138,6 +138,9 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if err := b.first(ctx, dir); err != nil {
 		return err
 	}
+	if err := b.overload(ctx, dir); err != nil {
+		return err
+	}
 	for _, n := range b.users {
 		if err := b.sized(ctx, dir, n); err != nil {
 			return err

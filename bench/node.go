@@ -51,6 +51,11 @@ func freePort() (int, error) {
 
 // start starts the binary on a data folder and waits for its first 200.
 func start(ctx context.Context, binary, data string, settings ...string) (_ *node, err error) {
+	return startAs(ctx, []string{binary}, data, settings)
+}
+
+// startAs starts the binary by a command of several words.
+func startAs(ctx context.Context, command []string, data string, settings []string) (_ *node, err error) {
 	var ports [3]int
 	for i := range ports {
 		if ports[i], err = freePort(); err != nil {
@@ -60,16 +65,16 @@ func start(ctx context.Context, binary, data string, settings ...string) (_ *nod
 	n := &node{data: data, ended: make(chan error, 1), local: client.NewLocal(data)}
 	n.http, n.https = fmt.Sprintf("127.0.0.1:%d", ports[0]), fmt.Sprintf("127.0.0.1:%d", ports[1])
 	n.host, n.issuer = "localhost", "https://localhost/" // the same at each start, whatever the ports
-	args := []string{"start", "--dev", "--data", data,
+	args := append(command[1:len(command):len(command)], "start", "--dev", "--data", data,
 		"--set", fmt.Sprintf("listen.http=%d", ports[0]), "--set", fmt.Sprintf("listen.https=%d", ports[1]), "--set", fmt.Sprintf("listen.health=%d", ports[2]),
-		"--set", "public_port=443", "--set", "trusted_proxies.networks=127.0.0.1", "--set", "log.format=json"}
+		"--set", "public_port=443", "--set", "trusted_proxies.networks=127.0.0.1", "--set", "log.format=json")
 	for _, s := range settings {
 		args = append(args, "--set", s)
 	}
 	if n.log, err = os.Create(data + ".log"); err != nil { // beside the folder, so that it has no part in the store's size
 		return nil, err
 	}
-	n.cmd = exec.Command(binary, args...)
+	n.cmd = exec.Command(command[0], args...)
 	n.cmd.Stderr = n.log
 	out, err := n.cmd.StdoutPipe()
 	if err != nil {

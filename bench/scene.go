@@ -81,9 +81,13 @@ func (s *scene) form(path string, v url.Values) []byte {
 	return request("POST", s.n.host, path, formType, []byte(v.Encode()))
 }
 
+func (s *scene) clientCredentialsRequest(alg string) []byte {
+	return s.form("/oauth/token", url.Values{"grant_type": {"client_credentials"}, "client_id": {s.machine.id}, "client_secret": {s.machine.secret},
+		"audience": {audience(alg)}})
+}
+
 func (s *scene) clientCredentials(alg string) operation {
-	return expect(s.form("/oauth/token", url.Values{"grant_type": {"client_credentials"}, "client_id": {s.machine.id}, "client_secret": {s.machine.secret},
-		"audience": {audience(alg)}}), http.StatusOK)
+	return expect(s.clientCredentialsRequest(alg), http.StatusOK)
 }
 
 type tokens struct {

@@ -39,8 +39,8 @@ func Classes() []Class { return []Class{Admin, Token, Login, Search} }
 
 // Config of a Gate. The zero value fits the machine.
 type Config struct {
-	Slots int // requests at work at the same time; 0 means 8 for each processor
-	Queue int // requests of one class that wait; 0 means 64 for each slot
+	Slots int // requests at work at the same time; 0 means one more than Go has schedulers
+	Queue int // requests of one class that wait; 0 means 128 for each slot
 	Now   func() time.Time
 }
 
@@ -70,10 +70,10 @@ type waiter struct {
 // New makes a Gate.
 func New(cfg Config) *Gate {
 	if cfg.Slots <= 0 {
-		cfg.Slots = 8 * runtime.GOMAXPROCS(0)
+		cfg.Slots = runtime.GOMAXPROCS(0) + 1
 	}
 	if cfg.Queue <= 0 {
-		cfg.Queue = 64 * cfg.Slots
+		cfg.Queue = 128 * cfg.Slots
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

@@ -12,7 +12,7 @@ import (
 // collected. A node's live heap is a few MiB, and Go's own rule, twice the live
 // heap, would collect it some fifty times a second under load: a fifth of the
 // node's work (docs/performance.md).
-const heapFloor = 64 << 20
+const heapFloor = 48 << 20
 
 // keepHeapFloor tunes the collector after each collection: to heapFloor, or to
 // Go's own rule once the live heap is larger than half of it. It leaves everything
@@ -26,7 +26,8 @@ func keepHeapFloor() {
 	var tune func(*cycle)
 	tune = func(*cycle) {
 		metrics.Read(sample)
-		live := max(int(sample[0].Value.Uint64()), 1<<20)
+		// Go takes 4 MiB where less lives, and before the first collection.
+		live := max(int(sample[0].Value.Uint64()), 4<<20)
 		percent := max(100, (heapFloor-live)*100/live)
 		if percent < set*9/10 || percent > set*11/10 { // setting it stops the world for a moment
 			debug.SetGCPercent(percent)
@@ -37,8 +38,21 @@ func keepHeapFloor() {
 	tune(nil)
 }
 
-// tuneHeap runs keepHeapFloor once, however many nodes a process has.
-var tuneHeap sync.Once
+// processors is how many of the machine's processors the process may use.
+var processors = runtime.GOMAXPROCS(0)
+
+// tuneRuntime fits Go's runtime to a server under load, once for a process.
+var tuneRuntime = sync.OnceFunc(func() {
+	// A signature keeps a scheduler busy for a millisecond, and Go looks for readable
+	// connections only between two goroutines: with one scheduler for each processor,
+	// a node under full load lets every request wait at each of its steps. With twice
+	// as many, the kernel shares the processors out, and a request that needs little
+	// is answered in a few milliseconds (docs/performance.md).
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(2 * processors)
+	}
+	keepHeapFloor()
+})
 
 // cycle is garbage whose end tells of a collection. It holds a pointer: tiny
 // objects without one share their memory, and their finalizers may wait for ever.
