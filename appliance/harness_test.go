@@ -76,6 +76,12 @@ func start(t *testing.T, dsn string) *node {
 // startWith starts a node whose configuration change has changed.
 func startWith(t *testing.T, dsn string, change func(c *configuration)) *node {
 	t.Helper()
+	return startAt(t, dsn, time.Now, change)
+}
+
+// startAt starts a node that has a clock of the test's own.
+func startAt(t *testing.T, dsn string, now func() time.Time, change func(c *configuration)) *node {
+	t.Helper()
 	cfg := appliance.DefaultDev()
 	cfg.Data = t.TempDir()
 	cfg.Listen.HTTPS, cfg.Listen.HTTP, cfg.Listen.Health = port(t), port(t), port(t)
@@ -84,7 +90,7 @@ func startWith(t *testing.T, dsn string, change func(c *configuration)) *node {
 	cfg.Health.APIKey = "health-key-of-the-test"
 	cfg.Log.Level = "warn"
 	change(&cfg)
-	n, err := appliance.New(cfg, appliance.Options{Version: "test", Log: t.Output()})
+	n, err := appliance.New(cfg, appliance.Options{Version: "test", Log: t.Output(), Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}

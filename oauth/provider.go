@@ -97,6 +97,9 @@ func renderJSON(w http.ResponseWriter, r *http.Request, e *problem.Error) {
 	if e.Kind == problem.Internal {
 		body = errorBody{"server_error", e.Message + ". Request id: " + web.RequestID(r.Context())}
 	}
+	if e.Kind == problem.Unavailable {
+		body.Error = "temporarily_unavailable" // RFC 6749 section 4.1.2.1
+	}
 	if body.Error == "" {
 		body.Error = "invalid_request"
 	}

@@ -129,7 +129,7 @@ func (p *Provider) useRefreshToken(ctx context.Context, f form, client *tenant.C
 				return nil
 			}
 		}
-		if rt.RotatedAt != nil && now.Sub(*rt.RotatedAt) >= time.Duration(policy.Leeway)*time.Second {
+		if rt.RotatedAt != nil && !inLeeway(now.Sub(*rt.RotatedAt), policy) {
 			// An old token came back: either its owner or a thief has the new one. Both lose
 			// theirs.
 			refused = unknown
@@ -171,6 +171,13 @@ func (p *Provider) useRefreshToken(ctx context.Context, f form, client *tenant.C
 		resp.RefreshToken = next
 	}
 	return resp, rt, err
+}
+
+// inLeeway reports whether a token may be used once more so long after another took
+// its place: its client may not have got the answer. A clock that was set back
+// opens no new leeway.
+func inLeeway(since time.Duration, policy tenant.RefreshPolicy) bool {
+	return policy.Leeway > 0 && since < time.Duration(policy.Leeway)*time.Second && since > -clockSkew
 }
 
 // touch moves the idle end of a token that does not rotate, at most once a

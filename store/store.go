@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -62,6 +63,35 @@ func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
 		return nil, fmt.Errorf("open the store: %w", err)
 	}
 	return &Store{e, opts.Now}, nil
+}
+
+// Get implements tenant.Docs.
+func (s *Store) Get(ctx context.Context, tenantID string, k tenant.Kind, id string) (tenant.Record, error) {
+	rec, err := s.engine.Get(ctx, tenantID, k, id)
+	return rec, public(err)
+}
+
+// Find implements tenant.Docs.
+func (s *Store) Find(ctx context.Context, tenantID string, k tenant.Kind, q tenant.Query) (tenant.Page, error) {
+	page, err := s.engine.Find(ctx, tenantID, k, q)
+	return page, public(err)
+}
+
+// Write implements tenant.Docs.
+func (s *Store) Write(ctx context.Context, tenantID string, fn func(tx tenant.Tx) error) error {
+	return public(s.engine.Write(ctx, tenantID, fn))
+}
+
+// public keeps what an engine says to the operator, which names files and hosts,
+// for the log, and gives clients a sentence of their own.
+func public(err error) error {
+	var e *problem.Error
+	if !errors.As(err, &e) || e.Kind != problem.Unavailable {
+		return err
+	}
+	p := problem.Wrap(problem.Unavailable, "store_unavailable", err, "This server cannot read or write its data at this moment; try again later")
+	p.RetryAfter = 10 * time.Second
+	return p
 }
 
 // Verify looks for damage in the whole database, which may take minutes, whether a
