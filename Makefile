@@ -48,7 +48,13 @@ screenshots: ## Write every page in every state as HTML into SCREENS (default /t
 	@go test ./login -run TestScreens -screens $${SCREENS:-/tmp/screens}
 	@go test ./dashboard -run TestFromTheLinkToALogin -screens $${SCREENS:-/tmp/screens}
 
+bench: build ## Measure a node against this machine's limits (BENCH="-users 1000,1000000 -time 10s")
+	@go run ./bench $(BENCH)
+
+soak: build ## Log 100,000 users in and look for leaks, at most ten minutes
+	@go run ./bench -soak
+
 clean: ## Remove what was built
 	@rm -rf bin
 
-.PHONY: help build build-openssl run test test-go test-postgres e2e compat lint fuzz golden screenshots clean
+.PHONY: help build build-openssl run test test-go test-postgres e2e compat lint fuzz golden screenshots bench soak clean

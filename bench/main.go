@@ -65,6 +65,7 @@ func main() {
 	}
 	var o options
 	var users, only string
+	var soak bool
 	flag.StringVar(&o.binary, "binary", "bin/portcullis", "the node's program")
 	flag.StringVar(&o.data, "data", "", "folder for the nodes' stores; empty means a temporary one. A store of many users that is there is used again")
 	flag.StringVar(&o.json, "json", "", "file for the report as JSON")
@@ -81,6 +82,7 @@ func main() {
 		return nil
 	})
 	flag.Func("set", "KEY=VALUE: a setting of the node; may be repeated", func(s string) error { o.settings = append(o.settings, s); return nil })
+	flag.BoolVar(&soak, "soak", false, "log 100,000 users in instead, in at most ten minutes, and look for leaks")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -89,7 +91,14 @@ func main() {
 		os.Exit(2)
 	}
 	b := &bench{options: o}
-	err := b.run(ctx)
+	if soak {
+		if err := b.inFolder(func(dir string) error { return b.soak(ctx, dir) }); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	err := b.inFolder(func(dir string) error { return b.run(ctx, dir) })
 	b.table()
 	if err == nil && o.json != "" {
 		err = b.writeJSON()
@@ -124,14 +133,20 @@ func (o *options) check(users, only string) (err error) {
 	return nil
 }
 
-func (b *bench) run(ctx context.Context) (err error) {
-	dir := b.data
-	if dir == "" {
-		if dir, err = os.MkdirTemp("", "portcullis-bench-"); err != nil {
-			return err
-		}
-		defer os.RemoveAll(dir)
+// inFolder runs work in the folder for stores, or in one that goes with it.
+func (b *bench) inFolder(work func(dir string) error) error {
+	if b.data != "" {
+		return errors.Join(os.MkdirAll(b.data, 0o700), work(b.data))
 	}
+	dir, err := os.MkdirTemp("", "portcullis-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	return work(dir)
+}
+
+func (b *bench) run(ctx context.Context, dir string) error {
 	if err := b.limits(ctx, dir); err != nil {
 		return err
 	}
@@ -183,7 +198,7 @@ func (b *bench) measure(ctx context.Context, n *node, f Figure, l load) (result,
 	if b.profiles != "" {
 		go func() {
 			name := strings.NewReplacer(" ", "-", "/", "-", ",", "").Replace(f.Name) + ".pprof"
-			profiled <- n.profile(filepath.Join(b.profiles, name), max(time.Second, l.time-time.Second))
+			profiled <- n.profile(ctx, filepath.Join(b.profiles, name), max(time.Second, l.time-time.Second))
 		}()
 	} else {
 		profiled <- nil
@@ -253,7 +268,7 @@ func (b *bench) first(ctx context.Context, dir string) (err error) {
 	if err != nil {
 		return err
 	}
-	for _, part := range []func(context.Context, *scene) error{b.documents, b.machines, b.people, b.logins} {
+	for _, part := range []func(context.Context, *scene) error{b.documents, b.machines, b.people, b.timing, b.logins} {
 		if err := part(ctx, s); err != nil {
 			return err
 		}

@@ -155,27 +155,10 @@ func (n *node) rss() (float64, error) {
 }
 
 // profile writes a CPU profile that covers d.
-func (n *node) profile(file string, d time.Duration) error {
-	dir, err := os.Open(n.data)
+func (n *node) profile(ctx context.Context, file string, d time.Duration) error {
+	raw, err := n.local.Profile(ctx, fmt.Sprintf("profile?seconds=%d", int(d.Seconds())))
 	if err != nil {
 		return err
-	}
-	defer dir.Close()
-	hc := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, "unix", client.SocketPath(dir))
-	}}}
-	resp, err := hc.Get(fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", client.LocalHost, int(d.Seconds())))
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	raw, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("profile: %s", resp.Status)
 	}
 	return os.WriteFile(file, raw, 0o644)
 }

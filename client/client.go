@@ -146,6 +146,26 @@ func (l *Local) root(ctx context.Context, method, path, scope string, body, into
 	return l.do(ctx, method, s.RootHost, path, t.AccessToken, body, into)
 }
 
+// Profile returns one of the node's profiles in the form of net/http/pprof, such as
+// "heap", "goroutine?debug=1" or "profile?seconds=5" for the processor's time.
+func (l *Local) Profile(ctx context.Context, name string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://node/debug/pprof/"+name, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Host = LocalHost
+	resp, err := l.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask the node: %w", err)
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, 256<<20))
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("profile %s: %s", name, resp.Status)
+	}
+	return raw, err
+}
+
 func (l *Local) do(ctx context.Context, method, host, path, token string, body, into any) error {
 	var payload io.Reader
 	if body != nil {
