@@ -127,8 +127,9 @@ func (n *Node) Run(ctx context.Context) error {
 	var g errgroup.Group
 	for name, run := range map[string]func(context.Context) error{
 		"tenant logs": n.log.Run, "mail": n.outbox.Run, "purge": n.purge,
-		"integrity": n.verify,
-		"jobs":      func(ctx context.Context) error { return n.mgmt.Run(ctx, n.mgmt.Tenants) },
+		"integrity":       n.verify,
+		"password resets": func(ctx context.Context) error { return n.users.Run(ctx, n.mgmt.Tenants) },
+		"jobs":            func(ctx context.Context) error { return n.mgmt.Run(ctx, n.mgmt.Tenants) },
 	} {
 		g.Go(n.rooms.watch(name, func() error { return run(work) }))
 	}

@@ -37,11 +37,12 @@ type Service struct {
 	outbox Outbox
 	log    tenant.Log
 	logger *slog.Logger
+	wake   chan struct{} // a reset was asked for
 }
 
 // New makes a Service.
 func New(docs tenant.Docs, dir *tenant.Directory, h *password.Hasher, o Outbox, l tenant.Log, logger *slog.Logger) *Service {
-	return &Service{docs: docs, dir: dir, hasher: h, outbox: o, log: l, logger: logger}
+	return &Service{docs: docs, dir: dir, hasher: h, outbox: o, log: l, logger: logger, wake: make(chan struct{}, 1)}
 }
 
 // Origin says where a request came from, for logs, mails and the guard against

@@ -88,53 +88,6 @@ func enqueue(tx tenant.Tx, k mail.Kind, tenantID string, u *tenant.User, c mail.
 	return mail.Enqueue(tx, m)
 }
 
-// ResetRequest asks for a link to choose a new password.
-type ResetRequest struct {
-	Origin
-	Tenant     string
-	Client     *tenant.Client
-	Connection *tenant.Connection
-	Email      string
-}
-
-// RequestReset sends a link when there is such a user, and does nothing
-// otherwise; the answer is the same.
-func (s *Service) RequestReset(ctx context.Context, r ResetRequest) error {
-	e := event(tenant.LogPasswordChangeRequest, r.Origin, r.Client, r.Connection)
-	e.UserName = clip(r.Email)
-	defer func() { s.log.Append(r.Tenant, e) }()
-	if err := CheckEmail(r.Email); err != nil {
-		e.Type, e.Description = tenant.LogFailedPwdChangeRequest, "the email is not valid"
-		return nil
-	}
-	err := s.docs.Write(ctx, r.Tenant, func(tx tenant.Tx) error {
-		u, err := tenant.UserByIdentifier(tx, r.Connection, tenant.ByEmail, r.Email)
-		if problem.Is(err, problem.NotFound) || err == nil && u.IsBlocked() {
-			e.Type, e.Description = tenant.LogFailedPwdChangeRequest, "there is no such user, or the user is blocked"
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		e.UserID = u.ID
-		content, err := s.content(ctx, r.Tenant, r.Client, u)
-		if err != nil {
-			return err
-		}
-		t := Ticket{UserID: u.ID, ConnectionID: r.Connection.ID, Email: u.Email, MarkVerified: true}
-		if r.Client != nil {
-			t.ClientID = r.Client.ID
-		}
-		if content.Link, err = s.link(tx, r.Tenant, once.PasswordReset, t, publicTTL); err != nil {
-			return err
-		}
-		content.ValidFor = validFor(publicTTL)
-		return enqueue(tx, mail.ResetPassword, r.Tenant, u, content)
-	})
-	s.outbox.Wake()
-	return err
-}
-
 var ticketPages = map[once.Type]string{once.PasswordReset: "u/reset-password", once.EmailVerification: "u/email-verification"}
 
 // link stores a ticket and returns the URL that stands for it.

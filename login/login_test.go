@@ -170,6 +170,9 @@ func (s *site) addUser(email string) *tenant.User {
 // mailed is the link in the latest mail of a kind.
 func (s *site) mailed(kind mail.Kind) string {
 	s.t.Helper()
+	if err := s.users.SendResets(context.Background(), "acme"); err != nil {
+		s.t.Fatal(err)
+	}
 	page, err := s.docs.Find(context.Background(), "acme", tenant.KindOutbox, tenant.Query{})
 	if err != nil {
 		s.t.Fatal(err)
