@@ -153,8 +153,10 @@ func (b *bench) run(ctx context.Context, dir string) error {
 	if err := b.first(ctx, dir); err != nil {
 		return err
 	}
-	if err := b.overload(ctx, dir); err != nil {
-		return err
+	for _, part := range []func(context.Context, string) error{b.overload, b.idle} {
+		if err := part(ctx, dir); err != nil {
+			return err
+		}
 	}
 	for _, n := range b.users {
 		if err := b.sized(ctx, dir, n); err != nil {
