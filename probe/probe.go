@@ -35,6 +35,9 @@ type Result struct {
 	ICMP string
 	// Took is the time from the first packet to the answer; 0 for Dropped.
 	Took time.Duration
+	// Local is the address that the probe came from. An ICMP error by this address is
+	// the own kernel's word: nobody on the link answers for the target.
+	Local netip.Addr
 	// Conn is the connection of Open; the caller closes it.
 	Conn net.Conn
 	Err  error // of Failed and Unreachable
@@ -186,6 +189,7 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 // settle reads what an event means, and reports whether the attempt is over.
 func (a *attempt) settle(took time.Duration) bool {
 	by, icmp, found := icmpError(a.fd, a.v6)
+	local := localAddr(a.fd)
 	code, err := unix.GetsockoptInt(a.fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err == nil && code != 0 {
 		err = unix.Errno(code)
@@ -205,8 +209,23 @@ func (a *attempt) settle(took time.Duration) bool {
 	default:
 		a.result = failed(err)
 	}
+	a.result.Local = local
 	_ = unix.Close(a.fd) // it never was a connection
 	return true
+}
+
+func localAddr(fd int) netip.Addr {
+	sa, err := unix.Getsockname(fd)
+	if err != nil {
+		return netip.Addr{}
+	}
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrFrom4(sa.Addr)
+	case *unix.SockaddrInet6:
+		return netip.AddrFrom16(sa.Addr).Unmap()
+	}
+	return netip.Addr{}
 }
 
 func (a *attempt) connected(took time.Duration) bool {

@@ -1,0 +1,201 @@
+package hostfw
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sort"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+)
+
+// Firewall is the state of a host's firewall at one moment.
+type Firewall struct {
+	// Kind is nftables, iptables, firewalld, ufw or none.
+	Kind string `json:"kind"`
+	// Drops are the rules and policies that drop or reject.
+	Drops []Drop `json:"drops,omitempty"`
+}
+
+// Drop is a rule, or the policy of a chain, that lets packets go nowhere.
+type Drop struct {
+	Where   string `json:"where"` // table, chain and, of a rule, its comment or handle
+	Hook    string `json:"hook"`  // input, output or forward
+	Reject  bool   `json:"reject,omitempty"`
+	Policy  bool   `json:"policy,omitempty"`
+	Counted bool   `json:"counted"` // a rule without a counter tells nothing
+	Packets uint64 `json:"packets,omitempty"`
+}
+
+// ErrNotAllowed says that this process may not read the firewall: it wants
+// CAP_NET_ADMIN.
+var ErrNotAllowed = errors.New("the firewall cannot be read without CAP_NET_ADMIN")
+
+// Read reads the firewall of this network namespace.
+func Read() (*Firewall, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return nil, fmt.Errorf("read the firewall: %w", err)
+	}
+	chains, err := conn.ListChains()
+	if errors.Is(err, os.ErrPermission) {
+		return nil, ErrNotAllowed
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the firewall: %w", err)
+	}
+	f := &Firewall{Kind: "none"}
+	hooks := reach(conn, chains)
+	for _, c := range chains {
+		hook := hooks[key(c)]
+		if hook == "" {
+			continue // nothing of input, output or forward gets there
+		}
+		if f.Kind == "none" {
+			f.Kind = "nftables"
+		}
+		if kind := kindOf(c); kind != "" {
+			f.Kind = kind
+		}
+		where := fmt.Sprintf("%s %s %s", family(c.Table.Family), c.Table.Name, c.Name)
+		if c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
+			f.Drops = append(f.Drops, Drop{Where: where, Hook: hook, Policy: true})
+		}
+		rules, err := conn.GetRules(c.Table, c)
+		if err != nil {
+			continue // deleted meanwhile
+		}
+		for _, r := range rules {
+			if d, ok := dropOf(r); ok {
+				d.Hook = hook
+				d.Where = where + " " + ruleName(r)
+				f.Drops = append(f.Drops, d)
+			}
+		}
+	}
+	sort.Slice(f.Drops, func(i, j int) bool { return f.Drops[i].Where < f.Drops[j].Where })
+	return f, nil
+}
+
+func key(c *nftables.Chain) string { return fmt.Sprint(c.Table.Family, " ", c.Table.Name, " ", c.Name) }
+
+// reach finds for each chain the hook that packets come from, over jumps too.
+func reach(conn *nftables.Conn, chains []*nftables.Chain) map[string]string {
+	hooks, jumps := map[string]string{}, map[string][]string{}
+	for _, c := range chains {
+		if c.Hooknum != nil && c.Type == nftables.ChainTypeFilter {
+			switch *c.Hooknum {
+			case *nftables.ChainHookInput:
+				hooks[key(c)] = "input"
+			case *nftables.ChainHookOutput:
+				hooks[key(c)] = "output"
+			case *nftables.ChainHookForward:
+				hooks[key(c)] = "forward"
+			}
+		}
+		rules, err := conn.GetRules(c.Table, c)
+		if err != nil {
+			continue
+		}
+		for _, r := range rules {
+			for _, e := range r.Exprs {
+				if v, ok := e.(*expr.Verdict); ok && (v.Kind == expr.VerdictJump || v.Kind == expr.VerdictGoto) {
+					jumps[key(c)] = append(jumps[key(c)], fmt.Sprint(c.Table.Family, " ", c.Table.Name, " ", v.Chain))
+				}
+			}
+		}
+	}
+	for range chains { // as deep as there are chains
+		for from, tos := range jumps {
+			for _, to := range tos {
+				if hooks[from] != "" && hooks[to] == "" {
+					hooks[to] = hooks[from]
+				}
+			}
+		}
+	}
+	return hooks
+}
+
+// kindOf tells the programs that write nftables by the names that they use.
+func kindOf(c *nftables.Chain) string {
+	switch {
+	case strings.HasPrefix(c.Name, "ufw-") || strings.HasPrefix(c.Name, "ufw6-"):
+		return "ufw"
+	case c.Table.Name == "firewalld":
+		return "firewalld"
+	case c.Table.Name == "filter" && (c.Name == "INPUT" || c.Name == "OUTPUT"):
+		return "iptables"
+	}
+	return ""
+}
+
+func family(f nftables.TableFamily) string {
+	switch f {
+	case nftables.TableFamilyINet:
+		return "inet"
+	case nftables.TableFamilyIPv4:
+		return "ip"
+	case nftables.TableFamilyIPv6:
+		return "ip6"
+	}
+	return "other"
+}
+
+func dropOf(r *nftables.Rule) (Drop, bool) {
+	var d Drop
+	ends := false
+	for _, e := range r.Exprs {
+		switch e := e.(type) {
+		case *expr.Counter:
+			d.Counted, d.Packets = true, e.Packets
+		case *expr.Verdict:
+			ends = ends || e.Kind == expr.VerdictDrop
+		case *expr.Reject:
+			ends, d.Reject = true, true
+		}
+	}
+	return d, ends
+}
+
+func ruleName(r *nftables.Rule) string {
+	if comment, ok := userdata.GetString(r.UserData, userdata.TypeComment); ok && comment != "" {
+		return fmt.Sprintf("%q", comment)
+	}
+	return fmt.Sprintf("handle %d", r.Handle)
+}
+
+// Since compares with an earlier state, and returns the rules that have counted
+// packets since, with how many.
+func (f *Firewall) Since(before *Firewall) []Drop {
+	if f == nil || before == nil {
+		return nil
+	}
+	old := map[string]uint64{}
+	for _, d := range before.Drops {
+		old[d.Where] = d.Packets
+	}
+	var out []Drop
+	for _, d := range f.Drops {
+		if n := d.Packets - old[d.Where]; d.Counted && n > 0 && n < 1<<40 {
+			d.Packets = n
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+// Policy returns the first chain of a hook that drops what no rule accepts.
+func (f *Firewall) Policy(hook string) (Drop, bool) {
+	if f != nil {
+		for _, d := range f.Drops {
+			if d.Policy && d.Hook == hook {
+				return d, true
+			}
+		}
+	}
+	return Drop{}, false
+}

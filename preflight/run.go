@@ -1,0 +1,628 @@
+package preflight
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	probing "github.com/prometheus-community/pro-bing"
+
+	"github.com/portcullis-id/portcullis/netcontract"
+	"github.com/portcullis-id/portcullis/probe"
+)
+
+// The times of a run. A whole matrix of three nodes takes less than ten seconds
+// when everything is dropped: one round of connects, one of traces, one more look.
+const (
+	connectTime  = 2 * time.Second // one lost SYN is sent again after a second
+	exchangeTime = 1500 * time.Millisecond
+	traceTime    = 1200 * time.Millisecond
+	collectTime  = 2 * time.Second
+	retryTime    = 250 * time.Millisecond
+	attempts     = 3 // of a datagram
+	fullSize     = 4096
+)
+
+// Config of a run.
+type Config struct {
+	Table netcontract.Table
+	Self  Host
+	Peers []Host // others, and Self is ignored among them
+	Token *Token
+	Options
+	// Wait is how long hosts that do not answer yet are waited for.
+	Wait time.Duration
+	// Linger is how long this host goes on answering others after its own work.
+	Linger time.Duration
+	// Progress is told what happens, for a terminal; nil means nobody is.
+	Progress func(text string)
+	// Now is the clock that is compared with others'; nil means the host's.
+	Now func() time.Time
+}
+
+type run struct {
+	Config
+	checks []Check
+	others []Host
+
+	mu       sync.Mutex
+	report   Report
+	done     bool                      // own findings are complete
+	working  map[string]netip.AddrPort // a port of each peer that answered
+	clocks   map[string]Clock
+	evidence map[string]*Evidence // of peers, after the probes
+}
+
+// Run takes part in a swarm until the report is complete. When ctx ends before,
+// it returns what is known so far.
+func Run(ctx context.Context, cfg Config) (*Report, error) {
+	r := &run{Config: cfg, working: map[string]netip.AddrPort{}, clocks: map[string]Clock{}, evidence: map[string]*Evidence{}}
+	if r.Now == nil {
+		r.Now = time.Now
+	}
+	if r.Progress == nil {
+		r.Progress = func(string) {}
+	}
+	for _, p := range cfg.Peers {
+		if p.Name != cfg.Self.Name {
+			r.others = append(r.others, p)
+		}
+	}
+	var err error
+	if r.checks, err = Plan(cfg.Table, cfg.Self, r.others, cfg.Options); err != nil {
+		return nil, err
+	}
+	r.report = Report{Host: cfg.Self.Name, Role: cfg.Self.Role, Hosts: append([]Host{cfg.Self}, r.others...), Profile: string(cfg.Table.Profile()), Started: r.Now().UTC()}
+	responder, err := newResponder(ctx, cfg.Token, cfg.Table, cfg.Self, cfg.Thorough)
+	if err != nil {
+		return nil, err
+	}
+	responder.now, responder.evidence, responder.results = r.Now, gather, r.shared
+	defer func() { _ = responder.close() }() // nobody asks any more
+	for _, b := range responder.bound {
+		if b.Busy {
+			r.report.Notes = append(r.report.Notes, fmt.Sprintf("%s port %d (row %s) is in use by another program on this host; that program is probed", b.Protocol, b.Port, b.Row))
+		} else if b.Refused != "" {
+			r.report.Notes = append(r.report.Notes, fmt.Sprintf("%s port %d (row %s) could not be opened here: %s", b.Protocol, b.Port, b.Row, b.Refused))
+		}
+	}
+	responder.serve()
+	began := time.Now()
+	r.arrive(ctx)
+	r.Progress(fmt.Sprintf("probing %d connections to %d hosts", len(r.checks), len(r.others)))
+	r.work(ctx)
+	r.mu.Lock()
+	r.done = true
+	r.mu.Unlock()
+	r.collect(ctx)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report.Took = time.Since(began).Seconds()
+	r.report.Unfinished = ctx.Err() != nil
+	if n := responder.strangers.Load(); n > 0 {
+		r.report.Notes = append(r.report.Notes, fmt.Sprintf("%d connections and messages that were not of this swarm were dropped", n))
+	}
+	out := r.report
+	sortFindings(out.Findings)
+	return &out, nil
+}
+
+// shared is what other hosts get when they ask for results.
+func (r *run) shared() any {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var own []Finding
+	for _, f := range r.report.Findings {
+		if f.From == r.Self.Name {
+			own = append(own, f)
+		}
+	}
+	return results{Done: r.done, Findings: own, Clocks: ownClocks(r.report.Clocks, r.Self.Name)}
+}
+
+func ownClocks(all []Clock, host string) []Clock {
+	var own []Clock
+	for _, c := range all {
+		if c.From == host {
+			own = append(own, c)
+		}
+	}
+	return own
+}
+
+type results struct {
+	Done     bool      `json:"done"`
+	Findings []Finding `json:"findings"`
+	Clocks   []Clock   `json:"clocks"`
+}
+
+// arrive waits until every peer has answered on some port, or the time is over.
+func (r *run) arrive(ctx context.Context) {
+	deadline := time.Now().Add(r.Wait)
+	for {
+		missing := r.missing()
+		if len(missing) == 0 || ctx.Err() != nil {
+			return
+		}
+		var targets []probe.Target
+		var names []string
+		for _, c := range r.checks {
+			if slices.Contains(missing, c.To) && c.Protocol == netcontract.TCP {
+				targets, names = append(targets, probe.Target{Address: netip.AddrPortFrom(c.Address, uint16(c.Port))}), append(names, c.To)
+			}
+		}
+		if len(targets) == 0 {
+			return
+		}
+		var wg sync.WaitGroup
+		for i, p := range probe.TCP(ctx, targets, min(connectTime, max(50*time.Millisecond, time.Until(deadline)))) {
+			if p.Conn == nil {
+				continue
+			}
+			wg.Go(func() {
+				defer p.Conn.Close()
+				if a, _, err := r.exchange(p.Conn, request{Kind: kindHello}); err == nil && a.Name == names[i] {
+					r.mu.Lock()
+					r.working[names[i]] = targets[i].Address
+					r.mu.Unlock()
+				}
+			})
+		}
+		wg.Wait()
+		if missing = r.missing(); len(missing) == 0 || !time.Now().Before(deadline) {
+			return
+		}
+		r.Progress("waiting for " + strings.Join(missing, ", "))
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(retryTime):
+		}
+	}
+}
+
+// missing are the nodes that have not answered yet. Other roles open no ports.
+func (r *run) missing() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []string
+	for _, p := range r.others {
+		if _, ok := r.working[p.Name]; !ok && p.Role == Node {
+			out = append(out, p.Name)
+		}
+	}
+	return out
+}
+
+// exchange sends a request and reads the answer on a stream.
+func (r *run) exchange(c net.Conn, q request) (reply, time.Duration, error) {
+	return r.exchangeWithin(c, q, exchangeTime)
+}
+
+func (r *run) exchangeWithin(c net.Conn, q request, limit time.Duration) (a reply, took time.Duration, err error) {
+	q.Nonce, q.From = make([]byte, 16), r.Self.Name
+	rand.Read(q.Nonce)
+	out, err := r.Token.encode(toResponder, q)
+	if err != nil {
+		return a, 0, err
+	}
+	if err := c.SetDeadline(time.Now().Add(limit)); err != nil {
+		return a, 0, err
+	}
+	sent := r.Now()
+	if _, err := c.Write(out); err != nil {
+		return a, 0, err
+	}
+	if err := r.Token.read(c, toProber, maxMessage, &a); err != nil {
+		return a, 0, err
+	}
+	took = r.Now().Sub(sent)
+	if string(a.Nonce) != string(q.Nonce) {
+		return a, took, errStranger
+	}
+	r.clock(a, sent, took)
+	return a, took, nil
+}
+
+// clock keeps the comparison with the smallest error.
+func (r *run) clock(a reply, sent time.Time, took time.Duration) {
+	c := Clock{From: r.Self.Name, To: a.Name, Offset: a.At.Sub(sent.Add(took / 2)), Bound: took / 2}
+	c.judge()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if old, ok := r.clocks[a.Name]; !ok || c.Bound < old.Bound {
+		r.clocks[a.Name] = c
+	}
+}
+
+// work makes all checks.
+func (r *run) work(ctx context.Context) {
+	found := make([]outcome, len(r.checks))
+	var wg sync.WaitGroup
+	wg.Go(func() { r.tcp(ctx, found) })
+	for i, c := range r.checks {
+		switch c.Protocol {
+		case netcontract.UDP:
+			wg.Go(func() { found[i] = r.udp(ctx, c) })
+		case netcontract.ICMP:
+			wg.Go(func() { found[i] = r.icmp(ctx, c) })
+		}
+	}
+	wg.Wait()
+	if ctx.Err() == nil {
+		r.look(ctx, found)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, c := range r.checks {
+		r.report.Findings = append(r.report.Findings, r.finding(c, found[i]))
+	}
+	for _, c := range r.clocks {
+		r.report.Clocks = append(r.report.Clocks, c)
+	}
+	slices.SortFunc(r.report.Clocks, func(a, b Clock) int { return strings.Compare(a.To, b.To) })
+	for _, p := range r.others {
+		if _, ok := r.working[p.Name]; !ok && p.Role == Node {
+			r.report.Silent = append(r.report.Silent, p.Name)
+		}
+	}
+}
+
+// outcome is what the probes of one check saw.
+type outcome struct {
+	verdict Verdict
+	by      netip.Addr
+	text    string // of the ICMP error, the issuer, the other host
+	rtt     time.Duration
+	hops    []probe.Hop
+	counted []string // rules of the peer that counted the probe's packets
+	err     error
+	size    int // largest segment that passed, for a black hole
+}
+
+func (r *run) tcp(ctx context.Context, found []outcome) {
+	var targets []probe.Target
+	var index []int
+	for i, c := range r.checks {
+		if c.Protocol == netcontract.TCP {
+			targets, index = append(targets, probe.Target{Address: netip.AddrPortFrom(c.Address, uint16(c.Port))}), append(index, i)
+		}
+	}
+	var wg sync.WaitGroup
+	for n, p := range probe.TCP(ctx, targets, connectTime) {
+		i := index[n]
+		o := outcome{by: p.By, text: p.ICMP, rtt: p.Took, err: p.Err}
+		switch p.Outcome {
+		case probe.Closed:
+			o.verdict = Closed
+		case probe.Rejected:
+			o.verdict = Rejected
+			if p.ICMP == "host unreachable" && p.By == p.Local {
+				o.verdict = Unreachable // this host's own kernel: the neighbour does not answer
+			}
+		case probe.Dropped:
+			o.verdict = Dropped
+		case probe.Unreachable:
+			o.verdict = Unreachable
+		case probe.Failed:
+			o.verdict = Failed
+		case probe.Open:
+			wg.Go(func() {
+				defer p.Conn.Close()
+				found[i] = r.identify(ctx, r.checks[i], p.Conn, o)
+			})
+			continue
+		}
+		found[i] = o
+	}
+	wg.Wait()
+}
+
+// tlsRows are those whose traffic is TLS, so that somebody who ends TLS on the way
+// would show.
+var tlsRows = map[netcontract.RowID]bool{netcontract.LB: true, netcontract.Control: true, netcontract.CLI: true}
+
+// identify finds out who is at the other end of a connection.
+func (r *run) identify(ctx context.Context, c Check, conn net.Conn, o outcome) outcome {
+	a, _, err := r.exchange(conn, request{Kind: kindHello})
+	switch {
+	case err == nil && a.Name != c.To:
+		o.verdict, o.text = WrongHost, a.Name
+		return o
+	case err == nil:
+		o.verdict = Open
+		r.mu.Lock()
+		r.working[c.To] = netip.AddrPortFrom(c.Address, uint16(c.Port))
+		r.mu.Unlock()
+	default:
+		// Whether the port's own program or somebody else answers shows when the peer says
+		// who listens there.
+		o.verdict, o.err = WrongService, err
+	}
+	if c.Closed {
+		return o // that it is open is all there is to say
+	}
+	if tlsRows[c.Row] && c.Port != 80 {
+		if issuer, by, intercepted := r.intercepted(ctx, c); intercepted {
+			o.verdict, o.text, o.by = Intercepted, issuer, by
+			return o
+		}
+	}
+	if o.verdict == Open {
+		if size, hole := r.blackHole(ctx, c); hole {
+			o.verdict, o.size = MTUBlackHole, size
+		}
+	}
+	return o
+}
+
+// intercepted opens TLS and looks whose certificate comes back: the responder has
+// the swarm's own.
+func (r *run) intercepted(ctx context.Context, c Check) (issuer string, by netip.Addr, is bool) {
+	var d net.Dialer
+	ctx, cancel := context.WithTimeout(ctx, exchangeTime)
+	defer cancel()
+	raw, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(c.Address, uint16(c.Port)).String())
+	if err != nil {
+		return "", by, false
+	}
+	defer raw.Close()
+	var seen *x509.Certificate
+	conn := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, ServerName: "preflight.invalid", // #nosec G402 -- it is the certificate that is looked at, and nothing is sent
+		VerifyConnection: func(s tls.ConnectionState) error { seen = s.PeerCertificates[0]; return nil }})
+	if err := conn.HandshakeContext(ctx); seen == nil || err != nil && seen == nil {
+		return "", by, false // no TLS here: whoever answers is found out otherwise
+	}
+	if r.Token.own(seen) {
+		return "", by, false
+	}
+	name := seen.Issuer.CommonName
+	if name == "" {
+		name = seen.Issuer.String()
+	}
+	return name, by, true
+}
+
+// blackHole sends and asks for as much as needs full packets, after a small
+// message has passed.
+func (r *run) blackHole(ctx context.Context, c Check) (size int, is bool) {
+	address := netip.AddrPortFrom(c.Address, uint16(c.Port)).String()
+	try := func(segment int) bool {
+		d := net.Dialer{Timeout: exchangeTime, Control: segmentSize(segment)}
+		conn, err := d.DialContext(ctx, "tcp", address)
+		if err != nil {
+			return false
+		}
+		defer conn.Close()
+		_, _, err = r.exchange(conn, request{Kind: kindHello, Padding: strings.Repeat("x", fullSize), Pad: fullSize})
+		return err == nil
+	}
+	if try(0) {
+		return 0, false
+	}
+	// Smaller segments show whether it is the size that matters, and about which.
+	sizes := []int{1400, 1300, 1200, 1000, 536}
+	passed := make([]bool, len(sizes))
+	var wg sync.WaitGroup
+	for i, s := range sizes {
+		wg.Go(func() { passed[i] = try(s) })
+	}
+	wg.Wait()
+	if i := slices.Index(passed, true); i >= 0 {
+		return sizes[i], true
+	}
+	return 0, false
+}
+
+func (r *run) udp(ctx context.Context, c Check) (o outcome) {
+	o.verdict = Dropped
+	address := netip.AddrPortFrom(c.Address, uint16(c.Port))
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "udp", address.String())
+	if err != nil {
+		return outcome{verdict: Failed, err: err}
+	}
+	defer conn.Close()
+	buf := make([]byte, maxRequest)
+	for range attempts {
+		q := request{Kind: kindHello, Nonce: make([]byte, 16), From: r.Self.Name}
+		rand.Read(q.Nonce)
+		out, err := r.Token.encode(toResponder, q)
+		if err != nil {
+			return outcome{verdict: Failed, err: err}
+		}
+		sent := r.Now()
+		if _, err := conn.Write(out); errors.Is(err, errRefused) {
+			return outcome{verdict: Closed}
+		}
+		if err := conn.SetReadDeadline(time.Now().Add(connectTime / attempts)); err != nil {
+			return outcome{verdict: Failed, err: err}
+		}
+		n, err := conn.Read(buf)
+		if errors.Is(err, errRefused) {
+			return outcome{verdict: Closed}
+		}
+		if err != nil {
+			continue
+		}
+		var a reply
+		if err := r.Token.datagram(buf[:n], toProber, &a); err != nil || string(a.Nonce) != string(q.Nonce) {
+			return outcome{verdict: WrongService, err: err}
+		}
+		if a.Name != c.To {
+			return outcome{verdict: WrongHost, text: a.Name}
+		}
+		took := r.Now().Sub(sent)
+		r.clock(a, sent, took)
+		return outcome{verdict: Open, rtt: took}
+	}
+	return o
+}
+
+func (r *run) icmp(ctx context.Context, c Check) outcome {
+	p := probing.New(c.Address.String())
+	p.SetLogger(probing.NoopLogger{})
+	p.Count, p.Interval, p.Timeout = 2, 200*time.Millisecond, connectTime
+	p.SetPrivileged(rawSockets())
+	if err := p.RunWithContext(ctx); err != nil && ctx.Err() == nil {
+		return outcome{verdict: Failed, err: err}
+	}
+	if s := p.Statistics(); s.PacketsRecv > 0 {
+		return outcome{verdict: Open, rtt: s.AvgRtt}
+	}
+	return outcome{verdict: Dropped}
+}
+
+// look goes after what failed: the way of what was dropped, and the other side's
+// view of it.
+func (r *run) look(ctx context.Context, found []outcome) {
+	before := r.ask(ctx, found)
+	var wg sync.WaitGroup
+	for i, c := range r.checks {
+		if found[i].verdict == Dropped && c.Protocol == netcontract.TCP {
+			wg.Go(func() {
+				found[i].hops = probe.Trace(ctx, probe.Target{Address: netip.AddrPortFrom(c.Address, uint16(c.Port))}, traceTime)
+			})
+		}
+		if found[i].verdict == Open && c.Protocol == netcontract.TCP && !onLink(c.Address) {
+			wg.Go(func() {
+				// A peer that is not on this link is two hops away at least: whoever accepts after
+				// one is not the peer, whatever it passes on.
+				t := probe.Target{Address: netip.AddrPortFrom(c.Address, uint16(c.Port)), TTL: 1}
+				if p := probe.TCP(ctx, []probe.Target{t}, traceTime)[0]; p.Conn != nil {
+					_ = p.Conn.Close()
+					found[i].verdict = TransparentProxy
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if len(before) == 0 {
+		return
+	}
+	after := r.ask(ctx, found)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name, e := range after {
+		r.evidence[name] = e
+	}
+	for i, c := range r.checks {
+		if a, b := after[c.To], before[c.To]; a != nil && b != nil && !found[i].good() {
+			for _, d := range a.Firewall.Since(b.Firewall) {
+				if d.Hook == "input" {
+					found[i].counted = append(found[i].counted, d.Where)
+				}
+			}
+		}
+	}
+}
+
+func (o outcome) good() bool { return o.verdict == Open || o.verdict == Served }
+
+// ask gets the evidence of the peers to which something failed, over any port that
+// works.
+func (r *run) ask(ctx context.Context, found []outcome) map[string]*Evidence {
+	var mu sync.Mutex
+	out := map[string]*Evidence{}
+	var wg sync.WaitGroup
+	for _, p := range r.others {
+		if !slices.ContainsFunc(found, func(o outcome) bool { return o.verdict != "" && !o.good() }) {
+			continue
+		}
+		wg.Go(func() {
+			if a, err := r.call(ctx, p.Name, request{Kind: kindEvidence}); err == nil && a.Evidence != nil {
+				mu.Lock()
+				out[p.Name] = a.Evidence
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return out
+}
+
+var errNoWay = errors.New("no port of the host answers")
+
+// call asks a peer over a port that is known to work.
+func (r *run) call(ctx context.Context, name string, q request) (reply, error) {
+	r.mu.Lock()
+	address, ok := r.working[name]
+	r.mu.Unlock()
+	if !ok {
+		return reply{}, errNoWay
+	}
+	d := net.Dialer{Timeout: exchangeTime}
+	conn, err := d.DialContext(ctx, "tcp", address.String())
+	if err != nil {
+		return reply{}, err
+	}
+	defer conn.Close()
+	a, _, err := r.exchangeWithin(conn, q, collectTime)
+	if err == nil && a.Name != name {
+		err = errStranger
+	}
+	return a, err
+}
+
+// collect gets the findings of the other hosts, and stays for those who want ours.
+func (r *run) collect(ctx context.Context) {
+	arrived := map[string]bool{}
+	deadline := time.Now().Add(max(r.Linger, collectTime))
+	for {
+		for _, p := range r.others {
+			if arrived[p.Name] || ctx.Err() != nil {
+				continue
+			}
+			a, err := r.call(ctx, p.Name, request{Kind: kindResults})
+			var got results
+			if err != nil || json.Unmarshal(a.Results, &got) != nil || !got.Done {
+				continue
+			}
+			arrived[p.Name] = true
+			r.mu.Lock()
+			for _, f := range got.Findings {
+				if f.From == p.Name { // a host speaks for itself alone
+					r.report.Findings = append(r.report.Findings, f)
+				}
+			}
+			for _, c := range got.Clocks {
+				if c.From == p.Name {
+					r.report.Clocks = append(r.report.Clocks, c)
+				}
+			}
+			r.mu.Unlock()
+		}
+		nodes := 0
+		for _, p := range r.others {
+			if _, works := r.working[p.Name]; works {
+				nodes++
+			}
+		}
+		all := len(arrived) >= nodes
+		if ctx.Err() != nil || all && !time.Now().Before(deadline.Add(-collectTime)) || !time.Now().Before(deadline) {
+			break
+		}
+		if all && r.Linger <= 0 {
+			break
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	for _, p := range r.others {
+		if !arrived[p.Name] && p.Role == Node {
+			r.report.Missing = append(r.report.Missing, p.Name)
+		}
+	}
+}
