@@ -15,6 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// delayed marks the frames that have waited, so that none waits again. The mark
+// does not leave the router.
+const delayed = 0x77
+
 // Delay holds packets from `from` to `to` back for d, one way, in their order. A
 // round trip takes twice that when both ways have a delay. Of several delays for
 // one packet the one that came first counts. The precision is about a millisecond.
@@ -35,7 +39,7 @@ func (l *Lab) Delay(from, to string, d time.Duration) (undo func()) {
 	if err != nil {
 		l.fatal(err)
 	}
-	rules, err := l.rules(flow{from: from, to: to}, func(bool) string { return fmt.Sprintf("fwd to %q", name) })
+	rules, err := l.rules(flow{from: from, to: to}, func(bool) string { return fmt.Sprintf("meta mark != %d fwd to %q", delayed, name) })
 	if err != nil {
 		line.Close()
 		l.fatal(err)
@@ -61,7 +65,7 @@ func (l *Lab) Delay(from, to string, d time.Duration) (undo func()) {
 // each, after the delay, on the link that it was for.
 type delayLine struct {
 	tap    *os.File
-	out    int            // a packet socket that goes past the router's egress hooks, so no frame comes twice
+	out    int            // a packet socket
 	links  map[string]int // the number of the router's end of a link, by the hardware address of the host's
 	delay  time.Duration
 	frames chan frame
@@ -91,19 +95,21 @@ func (l *Lab) newDelayLine(name string, targets []*Host, d time.Duration) (*dela
 		if err != nil {
 			return fmt.Errorf("open /dev/net/tun: %w", err)
 		}
-		line.tap = os.NewFile(uintptr(fd), "tap "+name)
 		request, err := unix.NewIfreq(name)
-		if err != nil {
-			return err
+		if err == nil {
+			request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+			err = unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
 		}
-		request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-		if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+		if err != nil {
+			_ = unix.Close(fd)
 			return fmt.Errorf("make the tap device %s: %w", name, err)
 		}
+		// Only now, for a file that has no device yet never becomes readable.
+		line.tap = os.NewFile(uintptr(fd), "tap "+name)
 		if line.out, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
 			return fmt.Errorf("open a packet socket: %w", err)
 		}
-		return unix.SetsockoptInt(line.out, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1)
+		return unix.SetsockoptInt(line.out, unix.SOL_SOCKET, unix.SO_MARK, delayed)
 	})
 	if err == nil && !l.options.IPv4Only {
 		err = l.Router().sysctl("ipv6/conf/"+name+"/disable_ipv6", "1") // no announcements of its own

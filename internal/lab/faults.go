@@ -148,7 +148,9 @@ func (l *Lab) DropICMP(from, to string) (undo func()) {
 // Together with MTU, large packets vanish.
 func (l *Lab) BlackHolePMTU(to string) (undo func()) {
 	l.helper()
-	l.forgetPaths()
+	if err := l.forgetPaths(); err != nil {
+		l.fatal(err)
+	}
 	const v4, v6 = "icmp type destination-unreachable icmp code frag-needed", "icmpv6 type packet-too-big"
 	own := l.routerICMP(to, v4, v6)
 	rules, err := l.rules(flow{to: to}, func(six bool) string {

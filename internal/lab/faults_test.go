@@ -3,8 +3,11 @@
 package lab_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -305,12 +308,49 @@ func TestDelay(t *testing.T) {
 		if name, _, err := ask(t, l.Host("node1"), network("tcp", v6), "node2:7777"); err != nil || name != "node2" {
 			t.Errorf("TCP over a slow link: %q, %v", name, err)
 		}
+		if err := upload(t, l.Host("node1"), l.Host("node2"), v6, 2<<20); err != nil {
+			t.Errorf("2 MiB over a slow link: %v", err)
+		}
 		there()
 		back()
 		if d := roundTrip("node2", v6); !near(d, 0) {
 			t.Errorf("after undo: %s", d)
 		}
 	})
+}
+
+// upload sends size bytes over TCP and compares what arrives.
+func upload(t *testing.T, from, to *lab.Host, v6 bool, size int) error {
+	t.Helper()
+	ln, err := to.Listen("tcp", at(to, v6, 0))
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+	sent := make([]byte, size)
+	for i := range sent {
+		sent[i] = byte(i >> 8)
+	}
+	c, err := from.Dial(t.Context(), "tcp", ln.Addr().String())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	go func() {
+		_, _ = c.Write(sent)
+		c.Close()
+	}()
+	in, err := ln.Accept()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	_ = in.SetReadDeadline(time.Now().Add(2 * time.Second))
+	got, err := io.ReadAll(in)
+	if err == nil && !bytes.Equal(sent, got) {
+		err = fmt.Errorf("%d bytes arrived, changed or not all of %d", len(got), size)
+	}
+	return err
 }
 
 func TestLoss(t *testing.T) {

@@ -71,6 +71,9 @@ func New(t testing.TB, o Options) *Lab {
 // Up is New without a test, for work by hand: the caller closes the lab, and a
 // fault that cannot be injected panics.
 func Up(o Options) (*Lab, error) {
+	if err := possible(); err != nil {
+		return nil, fmt.Errorf("lab: %w", err)
+	}
 	if err := Sweep(); err != nil {
 		return nil, err
 	}

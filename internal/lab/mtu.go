@@ -3,9 +3,11 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"strings"
+	"sync"
 )
 
 // mtuTable is the number of the routing table of the first host of the plan.
@@ -84,8 +86,7 @@ func (l *Lab) routes() error {
 			return err
 		}
 	}
-	l.forgetPaths()
-	return nil
+	return l.forgetPaths()
 }
 
 // families are the options of ip for the lab's families of addresses.
@@ -117,16 +118,19 @@ func (l *Lab) route(h *Host, table string, mtu int) string {
 
 // forgetPaths makes every host forget the path MTUs that it has learned, which
 // the kernel would keep for ten minutes.
-func (l *Lab) forgetPaths() {
-	l.helper()
-	for _, h := range append(l.Hosts(), l.Router()) {
-		if err := h.sysctl("ipv4/route/flush", "1"); err != nil {
-			l.fatal(err)
-		}
-		if h.v6.IsValid() { // its own setting of that name only ages the entries
-			if _, err := h.run("", "ip", "-6", "route", "flush", "cache"); err != nil {
-				l.fatal(err)
+func (l *Lab) forgetPaths() error {
+	hosts := append(l.Hosts(), l.Router())
+	faults := make([]error, len(hosts))
+	var wg sync.WaitGroup
+	for i, h := range hosts {
+		wg.Go(func() {
+			faults[i] = h.sysctl("ipv4/route/flush", "1")
+			if h.v6.IsValid() { // its own setting of that name only ages the entries
+				_, err := h.run("", "ip", "-6", "route", "flush", "cache")
+				faults[i] = errors.Join(faults[i], err)
 			}
-		}
+		})
 	}
+	wg.Wait()
+	return errors.Join(faults...)
 }
