@@ -45,7 +45,11 @@ screenshots: ## Write every page in every state as HTML into SCREENS (default /t
 	@go test ./login -run TestScreens -screens $${SCREENS:-/tmp/screens}
 	@go test ./dashboard -run TestFromTheLinkToALogin -screens $${SCREENS:-/tmp/screens}
 
+lab: ## Bring a network of namespaces up for work by hand, as root (LAB="-nodes 5 -services db")
+	@go build -o bin/lab ./internal/lab/up
+	@bin/lab $(LAB)
+
 clean: ## Remove what was built
 	@rm -rf bin
 
-.PHONY: help build run test test-go test-postgres e2e compat lint fuzz golden screenshots clean
+.PHONY: help build run test test-go test-postgres e2e compat lint fuzz golden screenshots lab clean

@@ -41,7 +41,7 @@ func (l *Lab) Delay(from, to string, d time.Duration) (undo func()) {
 	}
 	rules, err := l.rules(flow{from: from, to: to}, func(bool) string { return fmt.Sprintf("meta mark != %d fwd to %q", delayed, name) })
 	if err != nil {
-		line.Close()
+		_ = line.Close()
 		l.fatal(err)
 	}
 	b := &strings.Builder{}
@@ -51,7 +51,7 @@ func (l *Lab) Delay(from, to string, d time.Duration) (undo func()) {
 	}
 	fmt.Fprint(b, "}\n")
 	if _, err := l.Router().run(b.String(), "nft", "-f", "-"); err != nil {
-		line.Close()
+		_ = line.Close()
 		l.fatal(err)
 	}
 	l.closeLater(line)

@@ -62,13 +62,12 @@ type dnsRule struct {
 // DNS starts the name server at its first call and returns it.
 func (l *Lab) DNS() *DNS {
 	l.helper()
-	l.mu.Lock()
-	d := l.dns
-	l.mu.Unlock()
-	if d != nil {
-		return d
+	l.dnsMu.Lock()
+	defer l.dnsMu.Unlock()
+	if l.dns != nil {
+		return l.dns
 	}
-	d = &DNS{lab: l}
+	d := &DNS{lab: l}
 	for _, h := range append(l.Hosts(), l.Router()) {
 		d.Set(h.name+".lab", h.Addrs()...)
 	}
@@ -87,9 +86,7 @@ func (l *Lab) DNS() *DNS {
 		go func() { _ = (&dns.Server{PacketConn: pc, Handler: d}).ActivateAndServe() }()
 		go func() { _ = (&dns.Server{Listener: ln, Handler: d}).ActivateAndServe() }()
 	}
-	l.mu.Lock()
 	l.dns = d
-	l.mu.Unlock()
 	return d
 }
 

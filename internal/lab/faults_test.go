@@ -30,9 +30,7 @@ func TestDrop(t *testing.T) {
 	families(t, func(t *testing.T, v6 bool) {
 		for _, proto := range []string{"tcp", "udp"} {
 			undo := l.Drop("node1", "node2", proto, port)
-			if _, _, err := ask(t, l.Host("node1"), network(proto, v6), "node2:7777"); !timedOut(err) {
-				t.Errorf("%s: %v, want a timeout", proto, err)
-			}
+			hearsNothing(t, l.Host("node1"), network(proto, v6), "node2:7777")
 			for _, open := range [][2]string{{"node1", "node3:7777"}, {"node3", "node2:7777"}} {
 				if _, _, err := ask(t, l.Host(open[0]), network(proto, v6), open[1]); err != nil {
 					t.Errorf("%s from %s to %s: %v", proto, open[0], open[1], err)
@@ -51,16 +49,12 @@ func TestDropFromANetwork(t *testing.T) {
 	l := lab.New(t, lab.Options{Nodes: 1})
 	serve(t, l.Host("node1"), port)
 	l.Drop("internet", "nodes", "tcp", 0)
-	if _, _, err := ask(t, l.Host("outside"), "tcp4", "node1:7777"); !timedOut(err) {
-		t.Errorf("outside: %v", err)
-	}
+	hearsNothing(t, l.Host("outside"), "tcp4", "node1:7777")
 	if _, _, err := ask(t, l.Host("lb"), "tcp4", "node1:7777"); err != nil {
 		t.Errorf("lb: %v", err)
 	}
 	l.DropByHost(lab.Any, "nodes", "", 0)
-	if _, _, err := ask(t, l.Host("lb"), "tcp4", "node1:7777"); !timedOut(err) {
-		t.Errorf("lb, host's firewall: %v", err)
-	}
+	hearsNothing(t, l.Host("lb"), "tcp4", "node1:7777")
 }
 
 func TestDropByHostReachesTheHost(t *testing.T) {
@@ -68,9 +62,7 @@ func TestDropByHostReachesTheHost(t *testing.T) {
 	serve(t, l.Host("node2"), port)
 	l.Host("node2").Nft("table inet count {\n chain c {\n type filter hook prerouting priority 0;\n tcp dport 7777 counter\n }\n}\n")
 	l.DropByHost("node1", "node2", "tcp", port)
-	if _, _, err := ask(t, l.Host("node1"), "tcp4", "node2:7777"); !timedOut(err) {
-		t.Errorf("%v, want a timeout", err)
-	}
+	hearsNothing(t, l.Host("node1"), "tcp4", "node2:7777")
 	if out := l.Host("node2").Run("nft", "list", "table", "inet", "count"); strings.Contains(out, "packets 0 ") {
 		t.Errorf("nothing came to the host:\n%s", out)
 	}
@@ -99,7 +91,7 @@ func TestReject(t *testing.T) {
 				sender netip.Addr
 			}{{"router", l.Reject, router}, {"host", l.RejectByHost, host}} {
 				undo := by.inject("node1", "node2", "tcp", port, c.kind)
-				e := provoke(t, node1, at(node2, v6, port), nil)
+				e := provoke(t, patience, node1, at(node2, v6, port), nil)
 				undo()
 				if e.icmp != c.want[i] || e.offender != by.sender {
 					t.Errorf("%s by the %s: %+v, want %v from %s", c.kind, by.name, e, c.want[i], by.sender)
@@ -127,9 +119,7 @@ func TestAsymmetricDrop(t *testing.T) {
 			t.Fatal(err)
 		}
 		undo := l.AsymmetricDrop("node1", "node2", "udp", 9001)
-		if _, _, err := ask(t, l.Host("node1"), network("udp", v6), "node2:9001"); !timedOut(err) {
-			t.Errorf("%v, want a timeout", err)
-		}
+		hearsNothing(t, l.Host("node1"), network("udp", v6), "node2:9001")
 		_ = pc.SetReadDeadline(time.Now().Add(patience))
 		buf := make([]byte, 10)
 		_, from, err := pc.ReadFrom(buf)
@@ -144,9 +134,7 @@ func TestAsymmetricDrop(t *testing.T) {
 		serve(t, l.Host("node2"), map[bool]int{false: 4001, true: 6001}[v6])
 	})
 	l.AsymmetricDrop("node1", "node2", "tcp", 4001)
-	if _, _, err := ask(t, l.Host("node1"), "tcp4", "node2:4001"); !timedOut(err) {
-		t.Errorf("TCP: %v, want a timeout", err)
-	}
+	hearsNothing(t, l.Host("node1"), "tcp4", "node2:4001")
 	if _, _, err := ask(t, l.Host("node1"), "tcp4", "node2:6001"); err != nil {
 		t.Errorf("another port: %v", err)
 	}
@@ -188,30 +176,30 @@ func TestMTU(t *testing.T) {
 			if v6 {
 				gateway = from.Gateway6()
 			}
-			if e := send(t, from, to, v6, 1500); e.err != nil || !e.arrived {
+			if e := send(t, patience, from, to, v6, 1500); e.err != nil || !e.arrived {
 				t.Errorf("%s to %s, 1500 bytes, no MTU: %+v", way[0], way[1], e)
 			}
 			undo := l.MTU("node2", n)
-			if e := send(t, from, to, v6, n); e.err != nil || !e.arrived {
+			if e := send(t, patience, from, to, v6, n); e.err != nil || !e.arrived {
 				t.Errorf("%s to %s, %d bytes: %+v", way[0], way[1], n, e)
 			}
-			if e := send(t, from, to, v6, n+1); e.arrived || e.mtu != n || e.offender != gateway {
+			if e := send(t, patience, from, to, v6, n+1); e.arrived || e.mtu != n || e.offender != gateway {
 				t.Errorf("%s to %s, %d bytes: %+v; want to hear of %d from %s", way[0], way[1], n+1, e, n, gateway)
 			}
 			black := l.BlackHolePMTU(way[0])
-			if e := send(t, from, to, v6, n); e.err != nil || !e.arrived {
+			if e := send(t, patience, from, to, v6, n); e.err != nil || !e.arrived {
 				t.Errorf("%s to %s, black hole, %d bytes: %+v", way[0], way[1], n, e)
 			}
-			if e := send(t, from, to, v6, n+1); e.arrived || e.mtu != 0 || !errors.Is(e.err, unix.EAGAIN) {
+			if e := send(t, moment, from, to, v6, n+1); e.arrived || e.mtu != 0 || !errors.Is(e.err, unix.EAGAIN) {
 				t.Errorf("%s to %s, black hole, %d bytes: %+v; want silence", way[0], way[1], n+1, e)
 			}
 			black()
 			undo()
-			if e := send(t, from, to, v6, 1500); e.err != nil || !e.arrived {
+			if e := send(t, patience, from, to, v6, 1500); e.err != nil || !e.arrived {
 				t.Errorf("%s to %s, 1500 bytes, after undo: %+v", way[0], way[1], e)
 			}
 		}
-		if e := send(t, l.Host("node1"), l.Host("node3"), v6, 1500); e.err != nil || !e.arrived {
+		if e := send(t, patience, l.Host("node1"), l.Host("node3"), v6, 1500); e.err != nil || !e.arrived {
 			t.Errorf("another path: %+v", e)
 		}
 	})
@@ -248,7 +236,7 @@ func TestBlackHoleHangsTCP(t *testing.T) {
 				}()
 			}
 		}()
-		transfer := func() (small, large bool) {
+		transfer := func(wait time.Duration) (small, large bool) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			c, err := l.Host("node1").Dial(ctx, "tcp", at(l.Host("node2"), v6, port))
@@ -256,25 +244,25 @@ func TestBlackHoleHangsTCP(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			got := func(message []byte) bool {
+			got := func(wait time.Duration, message []byte) bool {
 				if _, err := c.Write(message); err != nil {
 					t.Error(err)
 				}
 				select {
 				case <-received:
 					return true
-				case <-time.After(patience):
+				case <-time.After(wait):
 					return false
 				}
 			}
-			return got([]byte("abc")), got(make([]byte, 20_000))
+			return got(patience, []byte("abc")), got(wait, make([]byte, 20_000))
 		}
 		defer l.MTU("node2", 1300)()
-		if small, large := transfer(); !small || !large {
+		if small, large := transfer(patience); !small || !large {
 			t.Errorf("with path MTU discovery: small %v, large %v", small, large)
 		}
 		defer l.BlackHolePMTU(lab.Any)()
-		if small, large := transfer(); !small || large {
+		if small, large := transfer(moment); !small || large {
 			t.Errorf("black hole: small %v, large %v", small, large)
 		}
 	})
@@ -284,23 +272,28 @@ func TestDelay(t *testing.T) {
 	l := lab.New(t, lab.Options{Nodes: 3})
 	serve(t, l.Host("node2"), port)
 	serve(t, l.Host("node3"), port)
+	// The least of three: a busy machine adds to some.
 	roundTrip := func(to string, v6 bool) time.Duration {
-		start := time.Now()
-		if _, _, err := ask(t, l.Host("node1"), network("udp", v6), to+":7777"); err != nil {
-			t.Error(err)
+		least := time.Hour
+		for range 3 {
+			start := time.Now()
+			if _, _, err := ask(t, l.Host("node1"), network("udp", v6), to+":7777"); err != nil {
+				t.Error(err)
+			}
+			least = min(least, time.Since(start))
 		}
-		return time.Since(start)
+		return least
 	}
 	families(t, func(t *testing.T, v6 bool) {
 		near := func(got, want time.Duration) bool { return got >= want && got < want+40*time.Millisecond }
 		roundTrip("node2", v6) // neighbours are found
-		there := l.Delay("node1", "node2", 50*time.Millisecond)
-		if d := roundTrip("node2", v6); !near(d, 50*time.Millisecond) {
-			t.Errorf("one way delayed by 50 ms: %s", d)
+		there := l.Delay("node1", "node2", 30*time.Millisecond)
+		if d := roundTrip("node2", v6); !near(d, 30*time.Millisecond) {
+			t.Errorf("one way delayed by 30 ms: %s", d)
 		}
-		back := l.Delay("node2", lab.Any, 30*time.Millisecond)
-		if d := roundTrip("node2", v6); !near(d, 80*time.Millisecond) {
-			t.Errorf("50 ms there, 30 ms back: %s", d)
+		back := l.Delay("node2", lab.Any, 20*time.Millisecond)
+		if d := roundTrip("node2", v6); !near(d, 50*time.Millisecond) {
+			t.Errorf("30 ms there, 20 ms back: %s", d)
 		}
 		if d := roundTrip("node3", v6); !near(d, 0) {
 			t.Errorf("another host: %s", d)
@@ -308,8 +301,8 @@ func TestDelay(t *testing.T) {
 		if name, _, err := ask(t, l.Host("node1"), network("tcp", v6), "node2:7777"); err != nil || name != "node2" {
 			t.Errorf("TCP over a slow link: %q, %v", name, err)
 		}
-		if err := upload(t, l.Host("node1"), l.Host("node2"), v6, 2<<20); err != nil {
-			t.Errorf("2 MiB over a slow link: %v", err)
+		if err := upload(t, l.Host("node1"), l.Host("node2"), v6, 256<<10); err != nil {
+			t.Errorf("256 KiB over a slow link: %v", err)
 		}
 		there()
 		back()
@@ -345,7 +338,7 @@ func upload(t *testing.T, from, to *lab.Host, v6 bool, size int) error {
 		return err
 	}
 	defer in.Close()
-	_ = in.SetReadDeadline(time.Now().Add(2 * time.Second))
+	_ = in.SetReadDeadline(time.Now().Add(patience))
 	got, err := io.ReadAll(in)
 	if err == nil && !bytes.Equal(sent, got) {
 		err = fmt.Errorf("%d bytes arrived, changed or not all of %d", len(got), size)
@@ -371,13 +364,18 @@ func TestLoss(t *testing.T) {
 			if _, err := c.Write([]byte("?")); err != nil {
 				t.Fatal(err)
 			}
-			// Delivery within one machine is done when Write returns.
 			_ = pc.SetReadDeadline(time.Now().Add(time.Millisecond))
 			if _, _, err := pc.ReadFrom(buf); err == nil {
 				n++
 			}
 		}
-		return n
+		for { // those that came late
+			_ = pc.SetReadDeadline(time.Now().Add(moment))
+			if _, _, err := pc.ReadFrom(buf); err != nil {
+				return n
+			}
+			n++
+		}
 	}
 	undo := l.Loss("node1", "node2", 30)
 	if n := count(); n < 275 || n > 425 { // 350, and seven standard deviations
@@ -393,23 +391,23 @@ func TestDropICMP(t *testing.T) {
 	l := lab.New(t, lab.Options{Nodes: 2})
 	families(t, func(t *testing.T, v6 bool) {
 		node1, node2 := l.Host("node1"), l.Host("node2")
-		if err := ping(t, node1, node2, v6); err != nil {
+		if err := ping(t, patience, node1, node2, v6); err != nil {
 			t.Errorf("ping: %v", err)
 		}
 		l.Reject("node1", "node2", "tcp", 1, lab.AdminProhibited)
 		undo := l.DropICMP(lab.Any, "node1")
-		if err := ping(t, node1, node2, v6); !errors.Is(err, os.ErrDeadlineExceeded) {
+		if err := ping(t, moment, node1, node2, v6); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("ping without answers: %v", err)
 		}
-		if e := provoke(t, node1, at(node2, v6, 1), nil); e.offender.IsValid() {
+		if e := provoke(t, moment, node1, at(node2, v6, 1), nil); e.offender.IsValid() {
 			t.Errorf("the router's refusal came through: %+v", e)
 		}
 		undo()
 		defer l.DropICMP("node1", "node2")()
-		if err := ping(t, node1, node2, v6); !errors.Is(err, os.ErrDeadlineExceeded) {
+		if err := ping(t, moment, node1, node2, v6); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("ping without questions: %v", err)
 		}
-		if e := provoke(t, node1, at(node2, v6, 1), nil); !e.offender.IsValid() {
+		if e := provoke(t, patience, node1, at(node2, v6, 1), nil); !e.offender.IsValid() {
 			t.Errorf("the router's refusal is missing: %+v", e)
 		}
 	})
@@ -420,12 +418,8 @@ func TestUnplug(t *testing.T) {
 	serve(t, l.Host("node2"), port)
 	families(t, func(t *testing.T, v6 bool) {
 		undo := l.Unplug("node2")
-		if _, _, err := ask(t, l.Host("node1"), network("tcp", v6), "node2:7777"); !timedOut(err) {
-			t.Errorf("to the host: %v", err)
-		}
-		if _, _, err := ask(t, l.Host("node2"), network("udp", v6), "node1:7777"); !timedOut(err) {
-			t.Errorf("from the host: %v", err)
-		}
+		hearsNothing(t, l.Host("node1"), network("tcp", v6), "node2:7777")
+		hearsNothing(t, l.Host("node2"), network("udp", v6), "node1:7777")
 		undo()
 		if _, _, err := ask(t, l.Host("node3"), network("tcp", v6), "node2:7777"); err != nil {
 			t.Errorf("after undo: %v", err)
@@ -450,9 +444,7 @@ func TestNftOfAHost(t *testing.T) {
 		if _, _, err := ask(t, l.Host("node1"), network("tcp", v6), "node2:7777"); err != nil {
 			t.Errorf("the open port: %v", err)
 		}
-		if _, _, err := ask(t, l.Host("node1"), network("tcp", v6), "node2:22"); !timedOut(err) {
-			t.Errorf("the closed port: %v", err)
-		}
+		hearsNothing(t, l.Host("node1"), network("tcp", v6), "node2:22")
 	})
 	undo()
 	if _, _, err := ask(t, l.Host("node1"), "tcp4", "node2:22"); err != nil {
@@ -509,7 +501,9 @@ func TestDNS(t *testing.T) {
 	undo()
 
 	undo = d.Silence("node2", "auth.example.com")
-	if _, err := lookup(node2, "auth.example.com."); !timedOut(err) {
+	ctx, cancel := context.WithTimeout(t.Context(), moment)
+	defer cancel()
+	if _, err := node2.Resolver().LookupNetIP(ctx, "ip4", "auth.example.com."); !timedOut(err) {
 		t.Errorf("silence: %v, want a timeout", err)
 	}
 	expect(node1, "auth.example.com.", lb.Addr4())
@@ -557,8 +551,8 @@ type outcome struct {
 }
 
 // provoke connects a TCP socket and returns the ICMP error that comes back, none
-// when nothing comes within patience.
-func provoke(t *testing.T, h *lab.Host, address string, setup func(fd int)) outcome {
+// when nothing comes in that time.
+func provoke(t *testing.T, wait time.Duration, h *lab.Host, address string, setup func(fd int)) outcome {
 	t.Helper()
 	var got outcome
 	err := h.Do(func() error {
@@ -574,7 +568,7 @@ func provoke(t *testing.T, h *lab.Host, address string, setup func(fd int)) outc
 		if err := unix.Connect(fd, sockaddr(to)); err != nil && !errors.Is(err, unix.EINPROGRESS) {
 			return os.NewSyscallError("connect", err)
 		}
-		got = errorQueue(fd)
+		got = errorQueue(fd, wait)
 		return nil
 	})
 	if err != nil {
@@ -585,7 +579,7 @@ func provoke(t *testing.T, h *lab.Host, address string, setup func(fd int)) outc
 
 // send sends one UDP packet of the whole size given, headers included, that must
 // not be fragmented, and tells whether it arrived or what came back.
-func send(t *testing.T, from, to *lab.Host, v6 bool, size int) outcome {
+func send(t *testing.T, wait time.Duration, from, to *lab.Host, v6 bool, size int) outcome {
 	t.Helper()
 	pc, err := to.ListenPacket("udp", at(to, v6, 0))
 	if err != nil {
@@ -615,12 +609,16 @@ func send(t *testing.T, from, to *lab.Host, v6 bool, size int) outcome {
 		if _, err := unix.Write(fd, make([]byte, size-header)); err != nil {
 			return os.NewSyscallError("write", err)
 		}
-		_ = pc.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-		if n, _, err := pc.ReadFrom(make([]byte, 2000)); err == nil && n == size-header {
-			got.arrived = true
-			return nil
+		for deadline := time.Now().Add(wait); time.Now().Before(deadline); {
+			_ = pc.SetReadDeadline(time.Now().Add(5 * time.Millisecond))
+			if n, _, err := pc.ReadFrom(make([]byte, 2000)); err == nil && n == size-header {
+				got = outcome{arrived: true}
+				return nil
+			}
+			if got = errorQueue(fd, time.Millisecond); got.offender.IsValid() {
+				return nil
+			}
 		}
-		got = errorQueue(fd)
 		return nil
 	})
 	if err != nil {
@@ -653,10 +651,10 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 }
 
 // errorQueue waits for the first ICMP error of a socket (ip(7), IP_RECVERR).
-func errorQueue(fd int) outcome {
+func errorQueue(fd int, wait time.Duration) outcome {
 	var got outcome
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, 10); err != nil && !errors.Is(err, unix.EINTR) {
+	for deadline := time.Now().Add(wait); time.Now().Before(deadline); {
+		if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd)}}, 1); err != nil && !errors.Is(err, unix.EINTR) {
 			return outcome{err: err}
 		}
 		control := make([]byte, 512)
@@ -693,7 +691,7 @@ func errorQueue(fd int) outcome {
 }
 
 // ping sends one echo request as an unprivileged program may.
-func ping(t *testing.T, from, to *lab.Host, v6 bool) error {
+func ping(t *testing.T, wait time.Duration, from, to *lab.Host, v6 bool) error {
 	t.Helper()
 	var f *os.File
 	err := from.Do(func() error {
@@ -712,7 +710,7 @@ func ping(t *testing.T, from, to *lab.Host, v6 bool) error {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	_ = f.SetReadDeadline(time.Now().Add(patience))
+	_ = f.SetReadDeadline(time.Now().Add(wait))
 	_, err = f.Read(make([]byte, 100))
 	return err
 }

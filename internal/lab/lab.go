@@ -44,7 +44,9 @@ type Lab struct {
 	later  []io.Closer
 	faults int
 	mtus   map[string]int
-	dns    *DNS
+
+	dnsMu sync.Mutex
+	dns   *DNS
 }
 
 // made counts the labs of this process, so that their names differ.
