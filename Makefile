@@ -53,6 +53,7 @@ bench: build ## Measure a node against this machine's limits (BENCH="-users 1000
 
 soak: build ## Log 100,000 users in and look for leaks, at most ten minutes
 	@go run ./bench -soak
+
 lab: ## Bring a network of namespaces up for work by hand, as root (LAB="-nodes 5 -services db")
 	@go build -o bin/lab ./internal/lab/up
 	@bin/lab $(LAB)

@@ -35,14 +35,15 @@ type IO struct {
 }
 
 type commands struct {
-	Start   startCmd   `cmd:"" help:"Run a node."`
-	Admin   adminCmd   `cmd:"" help:"Work as the node's own administrator, on its host."`
-	Tenants tenantsCmd `cmd:"" help:"Make, list and delete tenants."`
-	Config  configCmd  `cmd:"" help:"Check and show the configuration."`
-	Network networkCmd `cmd:"" help:"Show the network contract."`
-	Keys    keysCmd    `cmd:"" help:"Work with the keys of a node."`
-	Store   storeCmd   `cmd:"" help:"Work with a node's database."`
-	Version versionCmd `cmd:"" help:"Show the version."`
+	Start     startCmd     `cmd:"" help:"Run a node."`
+	Admin     adminCmd     `cmd:"" help:"Work as the node's own administrator, on its host."`
+	Tenants   tenantsCmd   `cmd:"" help:"Make, list and delete tenants."`
+	Config    configCmd    `cmd:"" help:"Check and show the configuration."`
+	Preflight preflightCmd `cmd:"" help:"Prove the network contract between hosts, and say who is to blame where it fails."`
+	Network   networkCmd   `cmd:"" help:"Show the network contract."`
+	Keys      keysCmd      `cmd:"" help:"Work with the keys of a node."`
+	Store     storeCmd     `cmd:"" help:"Work with a node's database."`
+	Version   versionCmd   `cmd:"" help:"Show the version."`
 }
 
 // Main runs the command line and returns the exit code.
@@ -78,6 +79,10 @@ func Main(args []string, std IO) int {
 		return ExitUsage
 	}
 	if err := k.Run(); err != nil {
+		var silent silentExit
+		if errors.As(err, &silent) {
+			return int(silent)
+		}
 		code := fail(std.Err, err)
 		var exit exitError
 		if errors.As(err, &exit) {
@@ -119,6 +124,11 @@ type exitError struct {
 }
 
 func (e exitError) Unwrap() error { return e.error }
+
+// silentExit ends the program with a code after everything has been said.
+type silentExit int
+
+func (e silentExit) Error() string { return fmt.Sprintf("exit %d", int(e)) }
 
 type usageError string
 

@@ -32,7 +32,7 @@ type Responder struct {
 	token *Token
 	self  Host
 	// results is what this host has found out so far.
-	results func() any
+	results func(by string) any
 	// evidence is what this host knows of its side.
 	evidence func(ctx context.Context) *Evidence
 
@@ -204,7 +204,7 @@ func (r *Responder) reply(q request, seen string) reply {
 		}
 	case kindResults:
 		if r.results != nil {
-			a.Results, _ = json.Marshal(r.results()) // plain values: it cannot fail
+			a.Results, _ = json.Marshal(r.results(q.From)) // plain values: it cannot fail
 		}
 	}
 	return a

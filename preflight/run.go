@@ -42,7 +42,8 @@ type Config struct {
 	Options
 	// Wait is how long hosts that do not answer yet are waited for.
 	Wait time.Duration
-	// Linger is how long this host goes on answering others after its own work.
+	// Linger is how long this host goes on answering others, at the most, after its own
+	// work.
 	Linger time.Duration
 	// Progress is told what happens, for a terminal; nil means nobody is.
 	Progress func(text string)
@@ -61,12 +62,15 @@ type run struct {
 	working  map[string]netip.AddrPort // a port of each peer that answered
 	clocks   map[string]Clock
 	evidence map[string]*Evidence // of peers, after the probes
+	fetched  map[string]bool      // peers that have this host's complete findings
 }
 
-// Run takes part in a swarm until the report is complete. When ctx ends before,
-// it returns what is known so far.
-func Run(ctx context.Context, cfg Config) (*Report, error) {
-	r := &run{Config: cfg, working: map[string]netip.AddrPort{}, clocks: map[string]Clock{}, evidence: map[string]*Evidence{}}
+// Run takes part in a swarm until the report is complete, or ctx ends: then it
+// returns what is known so far. The others may not have this host's findings yet:
+// stay waits until they have, for Linger at the most, and ends the responders. It
+// has to be called.
+func Run(ctx context.Context, cfg Config) (report *Report, stay func(), err error) {
+	r := &run{Config: cfg, working: map[string]netip.AddrPort{}, clocks: map[string]Clock{}, evidence: map[string]*Evidence{}, fetched: map[string]bool{}}
 	if r.Now == nil {
 		r.Now = time.Now
 	}
@@ -78,17 +82,15 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 			r.others = append(r.others, p)
 		}
 	}
-	var err error
 	if r.checks, err = Plan(cfg.Table, cfg.Self, r.others, cfg.Options); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	r.report = Report{Host: cfg.Self.Name, Role: cfg.Self.Role, Hosts: append([]Host{cfg.Self}, r.others...), Profile: string(cfg.Table.Profile()), Started: r.Now().UTC()}
 	responder, err := newResponder(ctx, cfg.Token, cfg.Table, cfg.Self, cfg.Thorough)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	responder.now, responder.evidence, responder.results = r.Now, gather, r.shared
-	defer func() { _ = responder.close() }() // nobody asks any more
 	for _, b := range responder.bound {
 		if b.Busy {
 			r.report.Notes = append(r.report.Notes, fmt.Sprintf("%s port %d (row %s) is in use by another program on this host; that program is probed", b.Protocol, b.Port, b.Row))
@@ -114,13 +116,36 @@ func Run(ctx context.Context, cfg Config) (*Report, error) {
 	}
 	out := r.report
 	sortFindings(out.Findings)
-	return &out, nil
+	return &out, func() {
+		r.linger(ctx)
+		_ = responder.close() // nobody asks any more
+	}, nil
 }
 
-// shared is what other hosts get when they ask for results.
-func (r *run) shared() any {
+// linger waits until every host that works has fetched the findings.
+func (r *run) linger(ctx context.Context) {
+	for end := time.Now().Add(r.Linger); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
+		r.mu.Lock()
+		left := 0
+		for _, p := range r.others {
+			if !r.fetched[p.Name] {
+				left++
+			}
+		}
+		r.mu.Unlock()
+		if left == 0 {
+			return
+		}
+	}
+}
+
+// shared is what another host gets when it asks for results.
+func (r *run) shared(by string) any {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.done {
+		r.fetched[by] = true
+	}
 	var own []Finding
 	for _, f := range r.report.Findings {
 		if f.From == r.Self.Name {
@@ -574,55 +599,69 @@ func (r *run) call(ctx context.Context, name string, q request) (reply, error) {
 	return a, err
 }
 
-// collect gets the findings of the other hosts, and stays for those who want ours.
+// collect gets the findings of the other hosts that work.
 func (r *run) collect(ctx context.Context) {
 	arrived := map[string]bool{}
-	deadline := time.Now().Add(max(r.Linger, collectTime))
-	for {
+	for deadline := time.Now().Add(r.patience()); ; {
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		waiting := 0
 		for _, p := range r.others {
-			if arrived[p.Name] || ctx.Err() != nil {
-				continue
-			}
-			a, err := r.call(ctx, p.Name, request{Kind: kindResults})
-			var got results
-			if err != nil || json.Unmarshal(a.Results, &got) != nil || !got.Done {
-				continue
-			}
-			arrived[p.Name] = true
 			r.mu.Lock()
-			for _, f := range got.Findings {
-				if f.From == p.Name { // a host speaks for itself alone
-					r.report.Findings = append(r.report.Findings, f)
-				}
-			}
-			for _, c := range got.Clocks {
-				if c.From == p.Name {
-					r.report.Clocks = append(r.report.Clocks, c)
-				}
-			}
+			_, works := r.working[p.Name]
 			r.mu.Unlock()
-		}
-		nodes := 0
-		for _, p := range r.others {
-			if _, works := r.working[p.Name]; works {
-				nodes++
+			if arrived[p.Name] || !works {
+				continue
 			}
+			waiting++
+			wg.Go(func() {
+				a, err := r.call(ctx, p.Name, request{Kind: kindResults})
+				var got results
+				if err != nil || json.Unmarshal(a.Results, &got) != nil || !got.Done {
+					return
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				arrived[p.Name] = true
+				waiting--
+				r.adopt(p.Name, got)
+			})
 		}
-		all := len(arrived) >= nodes
-		if ctx.Err() != nil || all && !time.Now().Before(deadline.Add(-collectTime)) || !time.Now().Before(deadline) {
+		wg.Wait()
+		if waiting == 0 || ctx.Err() != nil || !time.Now().Before(deadline) {
 			break
 		}
-		if all && r.Linger <= 0 {
-			break
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(100 * time.Millisecond):
-		}
+		time.Sleep(100 * time.Millisecond)
 	}
 	for _, p := range r.others {
 		if !arrived[p.Name] && p.Role == Node {
 			r.report.Missing = append(r.report.Missing, p.Name)
+		}
+	}
+}
+
+// patience is how long others are waited for who probe more than this host does:
+// about as long as a round takes in which everything is dropped.
+func (r *run) patience() time.Duration {
+	if len(r.others) == 0 {
+		return 0
+	}
+	return connectTime + traceTime + collectTime
+}
+
+// adopt takes the findings of a host into the report. A host speaks for itself
+// alone.
+func (r *run) adopt(host string, got results) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range got.Findings {
+		if f.From == host {
+			r.report.Findings = append(r.report.Findings, f)
+		}
+	}
+	for _, c := range got.Clocks {
+		if c.From == host {
+			r.report.Clocks = append(r.report.Clocks, c)
 		}
 	}
 }

@@ -1,0 +1,207 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/portcullis-id/portcullis/netcontract"
+	"github.com/portcullis-id/portcullis/preflight"
+)
+
+type preflightCmd struct {
+	Run_  preflightRunCmd   `cmd:"" name:"run" default:"withargs" help:"Probe every row of the contract between the hosts."`
+	Token preflightTokenCmd `cmd:"" help:"Make the token that the hosts of one run share."`
+}
+
+type preflightTokenCmd struct{ output }
+
+func (preflightTokenCmd) Help() string {
+	return `The token is a secret: who has it can ask the responders what a host's firewall does.
+
+Example:
+  portcullis preflight token`
+}
+
+func (c *preflightTokenCmd) Run(std IO) error {
+	token := preflight.NewToken()
+	return c.print(std.Out, map[string]string{"token": token}, func(w io.Writer) { fmt.Fprintln(w, token) })
+}
+
+type preflightRunCmd struct {
+	Peers         []string      `sep:"," placeholder:"HOST" help:"All hosts of the run: NAME=ADDRESS[+ADDRESS][@ROLE], with commas between. Roles are node, lb, cli, monitoring, jump-host and outside."`
+	Self          string        `placeholder:"NAME" help:"Which of them this host is. Found by its addresses when it is left out."`
+	Token         string        `env:"PORTCULLIS_PREFLIGHT_TOKEN" placeholder:"TOKEN" help:"The token of the run, from portcullis preflight token."`
+	Profile       string        `default:"portcullis" help:"Profile of the contract: portcullis or psaas."`
+	Row           []string      `placeholder:"ROW" help:"Probe this row alone. May be repeated."`
+	Thorough      bool          `help:"Probe every port of a range, not three of it."`
+	Wait          time.Duration `default:"2m" help:"How long hosts that do not answer yet are waited for."`
+	Linger        time.Duration `default:"15s" help:"How long this host answers the others after its own work, at the most."`
+	Format        string        `enum:"text,json,junit,html" default:"text" help:"text, json, junit or html."`
+	Output        string        `short:"o" enum:"text,json" default:"text" help:"json is the same as --format json."`
+	File          string        `type:"path" placeholder:"FILE" help:"Write the report there."`
+	ChangeRequest string        `type:"path" placeholder:"DIR" help:"Write what has to be allowed there, for whoever runs the firewalls."`
+}
+
+func (preflightRunCmd) Help() string {
+	return `Run it with the same token on every host, before anything is installed or beside a running node. Each host
+opens the ports that the contract lets it listen on, answers nobody but the others, and probes them. The
+report has the whole matrix, and for each failure who is to blame and what to do.
+
+Exit codes: 0 all required rows hold, 1 a required row fails, 2 the run could not be made, 3 only optional
+rows fail. Ctrl-C gives what is known so far.
+
+Examples:
+  portcullis preflight token
+  portcullis preflight --token pf1-… --peers node1=10.0.0.11,node2=10.0.0.12,node3=10.0.0.13
+  portcullis preflight --token pf1-… --peers node1=10.0.0.11,me=203.0.113.9@outside --format html --file report.html`
+}
+
+func (c *preflightRunCmd) Run(ctx context.Context, std IO) error {
+	report, stay, err := c.probe(ctx, std)
+	if err != nil {
+		var usage usageError
+		if errors.As(err, &usage) {
+			return err
+		}
+		return exitError{err, preflight.ExitCould}
+	}
+	defer stay()
+	format := c.Format
+	if c.Output == "json" {
+		format = "json"
+	}
+	out, colour := std.Out, terminal(std.Out)
+	if c.File != "" {
+		f, err := os.Create(c.File)
+		if err != nil {
+			return exitError{fmt.Errorf("write the report: %w", err), preflight.ExitCould}
+		}
+		defer f.Close()
+		out, colour = f, false
+	}
+	if err := report.Write(out, format, colour); err != nil {
+		return exitError{fmt.Errorf("write the report: %w", err), preflight.ExitCould}
+	}
+	if c.ChangeRequest != "" {
+		if err := writeChangeRequest(c.ChangeRequest, report); err != nil {
+			return exitError{err, preflight.ExitCould}
+		}
+	}
+	if code := report.Exit(); code != preflight.ExitHolds {
+		return silentExit(code)
+	}
+	return nil
+}
+
+func (c *preflightRunCmd) probe(ctx context.Context, std IO) (*preflight.Report, func(), error) {
+	if len(c.Peers) == 0 {
+		return nil, nil, usageError("--peers is missing: name all hosts of the run, such as node1=10.0.0.11,node2=10.0.0.12")
+	}
+	if c.Token == "" {
+		return nil, nil, usageError("--token is missing: `portcullis preflight token` makes one, for all hosts of the run")
+	}
+	hosts, err := preflight.ParseHosts(c.Peers)
+	if err != nil {
+		return nil, nil, err
+	}
+	token, err := preflight.ParseToken(c.Token)
+	if err != nil {
+		return nil, nil, err
+	}
+	profile, err := netcontract.ParseProfile(c.Profile)
+	if err != nil {
+		return nil, nil, usageError(err.Error())
+	}
+	table, err := netcontract.Contract(profile)
+	if err != nil {
+		return nil, nil, err
+	}
+	self, err := findSelf(hosts, c.Self)
+	if err != nil {
+		return nil, nil, err
+	}
+	rows := make([]netcontract.RowID, len(c.Row))
+	for i, r := range c.Row {
+		rows[i] = netcontract.RowID(r)
+	}
+	progress := func(string) {}
+	if terminal(std.Err) {
+		last := ""
+		progress = func(text string) {
+			if text != last {
+				fmt.Fprintln(std.Err, text)
+			}
+			last = text
+		}
+	}
+	return preflight.Run(ctx, preflight.Config{Table: table, Self: self, Peers: hosts, Token: token, Wait: c.Wait, Linger: c.Linger, Progress: progress,
+		Options: preflight.Options{Thorough: c.Thorough, Rows: rows}})
+}
+
+// findSelf is the host that was named, or the one whose address this machine has.
+func findSelf(hosts []preflight.Host, named string) (preflight.Host, error) {
+	own, err := net.InterfaceAddrs()
+	if err != nil {
+		return preflight.Host{}, fmt.Errorf("list this host's addresses: %w", err)
+	}
+	for _, h := range hosts {
+		if named != "" {
+			if h.Name == named {
+				return h, nil
+			}
+			continue
+		}
+		for _, n := range own {
+			if p, err := netip.ParsePrefix(n.String()); err == nil && slices.Contains(h.Addresses, p.Addr().Unmap()) {
+				return h, nil
+			}
+		}
+	}
+	if named != "" {
+		return preflight.Host{}, usageError(fmt.Sprintf("--self %s is none of the hosts in --peers", named))
+	}
+	return preflight.Host{}, usageError("none of the hosts in --peers has an address of this machine; say with --self which one it is")
+}
+
+func writeChangeRequest(dir string, report *preflight.Report) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("write the change request: %w", err)
+	}
+	raw, err := report.ChangeRequest()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "change-request.csv"), raw, 0o644); err != nil {
+		return fmt.Errorf("write the change request: %w", err)
+	}
+	var rules []string
+	for _, f := range report.Failures() {
+		if f.Remedy != "" && !slices.Contains(rules, f.Remedy) {
+			rules = append(rules, f.Remedy)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "rules.txt"), []byte(strings.Join(rules, "\n")+"\n"), 0o644); err != nil {
+		return fmt.Errorf("write the change request: %w", err)
+	}
+	return nil
+}
+
+// terminal reports whether a writer is one.
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
