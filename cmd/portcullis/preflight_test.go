@@ -2,14 +2,24 @@ package main_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"fmt"
+	"io"
+	"math/big"
+	"net"
 	"net/netip"
 	"os/exec"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/portcullis-id/portcullis/internal/lab"
 	"github.com/portcullis-id/portcullis/netcontract"
@@ -107,4 +117,264 @@ func TestPreflightOfAGoodNetwork(t *testing.T) {
 	}
 }
 
-var _ = netip.Addr{}
+// fault is one thing that is wrong with the network, and what preflight has to say.
+type fault struct {
+	name    string
+	row     netcontract.RowID
+	from    string
+	to      string
+	port    int
+	inject  func(l *lab.Lab, port int)
+	verdict preflight.Verdict
+	by      func(l *lab.Lab, v6 bool) netip.Addr // who is to blame; nil where nobody is named
+	says    string                               // part of the sentence, the evidence or the remedy
+}
+
+// gateway is the router's address on a host's link.
+func gateway(host string) func(*lab.Lab, bool) netip.Addr {
+	return func(l *lab.Lab, v6 bool) netip.Addr {
+		if v6 {
+			return l.Host(host).Gateway6()
+		}
+		return l.Host(host).Gateway4()
+	}
+}
+
+func address(host string) func(*lab.Lab, bool) netip.Addr {
+	return func(l *lab.Lab, v6 bool) netip.Addr {
+		if v6 {
+			return l.Host(host).Addr6()
+		}
+		return l.Host(host).Addr4()
+	}
+}
+
+func (f fault) check(t *testing.T, l *lab.Lab, r *preflight.Report, v6 bool) {
+	t.Helper()
+	got := find(t, r, f.from, f.to, f.row, f.port, v6)
+	raw, err := json.MarshalIndent(got, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Verdict != f.verdict {
+		t.Errorf("the verdict is %q, want %q\n%s", got.Verdict, f.verdict, raw)
+	}
+	if f.by != nil && got.By != f.by(l, v6).String() {
+		t.Errorf("%q is blamed, want %q\n%s", got.By, f.by(l, v6), raw)
+	}
+	if f.says != "" && !strings.Contains(string(raw), f.says) {
+		t.Errorf("it does not say %q\n%s", f.says, raw)
+	}
+	if bad := f.verdict != preflight.Open && f.verdict != preflight.Served && f.verdict != preflight.Shut; bad == got.OK {
+		t.Errorf("ok is %v\n%s", got.OK, raw)
+	} else if bad && (len(got.Evidence) == 0 || got.Remedy == "") {
+		t.Errorf("there is no evidence, or no remedy\n%s", raw)
+	}
+}
+
+// TestPreflightNamesWhoIsToBlame injects one fault on each row of a pair, over
+// IPv4 and IPv6, and reads the verdicts.
+func TestPreflightNamesWhoIsToBlame(t *testing.T) {
+	l := lab.New(t, lab.Options{Nodes: 3})
+	faults := []fault{
+		{"dropped on the way", netcontract.Control, "node1", "node2", 7777, func(l *lab.Lab, p int) { l.Drop("node1", "node2", "tcp", p) }, preflight.Dropped, gateway("node1"), "behind it is silence"},
+		{"rejected on the way", netcontract.RateLimit, "node1", "node2", 9001, func(l *lab.Lab, p int) { l.Reject("node1", "node2", "tcp", p, lab.AdminProhibited) }, preflight.Rejected, gateway("node1"), "prohibited"},
+		{"reset on the way", netcontract.WebtaskLogs, "node1", "node2", 8721, func(l *lab.Lab, p int) { l.Reject("node1", "node2", "tcp", p, lab.TCPReset) }, preflight.Closed, address("node2"), "although"},
+		{"dropped by the host", netcontract.WebtaskControl, "node1", "node2", 8701, func(l *lab.Lab, p int) { l.DropByHost("node1", "node2", "tcp", p) }, preflight.Dropped, nil, ""},
+		{"rejected by the host", netcontract.SearchHTTP, "node1", "node2", 9200, func(l *lab.Lab, p int) { l.RejectByHost("node1", "node2", "tcp", p, lab.AdminProhibited) }, preflight.Rejected, address("node2"), "the firewall of node2"},
+		{"port unreachable by the host", netcontract.SearchTransport, "node1", "node2", 9300, func(l *lab.Lab, p int) { l.RejectByHost("node1", "node2", "tcp", p, lab.PortUnreachable) }, preflight.Rejected, address("node2"), "port unreachable"},
+		{"host unreachable by the router", netcontract.SearchTransport, "node1", "node2", 9350, func(l *lab.Lab, p int) { l.Reject("node1", "node2", "tcp", p, lab.HostUnreachable) }, preflight.Rejected, gateway("node1"), "unreachable"},
+		{"answers dropped", netcontract.Grafana, "node1", "node2", 3000, func(l *lab.Lab, p int) { l.AsymmetricDrop("node1", "node2", "tcp", p) }, preflight.Dropped, nil, "is dropped"},
+		{"sent to another node", netcontract.Database, "node1", "node2", 27017, func(l *lab.Lab, p int) { l.DNAT("node1", "node2", "tcp", p, "node3", p) }, preflight.WrongHost, nil, "node2"},
+		{"sent to another service", netcontract.Maintenance, "node1", "node2", 22, func(l *lab.Lab, p int) { l.DNAT("node1", "node2", "tcp", p, "outside", 2222) }, preflight.WrongService, address("node2"), "Something other"},
+		{"no echo", netcontract.ICMPEcho, "node1", "node2", 0, func(l *lab.Lab, _ int) { l.DropICMP("node1", "node2") }, preflight.Dropped, nil, "echo"},
+		{"TLS ended on the way", netcontract.LB, "lb", "node1", 443, func(l *lab.Lab, p int) { l.DNAT("lb", "node1", "tcp", p, "outside", 8443) }, preflight.Intercepted, nil, "Corp Inspection CA"},
+		{"dropped for the monitoring", netcontract.Health, "monitoring", "node3", 9110, func(l *lab.Lab, p int) { l.Drop("monitoring", "node3", "tcp", p) }, preflight.Dropped, gateway("monitoring"), "is the last router that answers"},
+		{"rejected for the jump host", netcontract.JumpHost, "jump", "node3", 22, func(l *lab.Lab, p int) { l.RejectByHost("jump", "node3", "tcp", p, lab.HostUnreachable) }, preflight.Rejected, address("node3"), "unreachable"},
+		{"untouched", netcontract.Control, "node1", "node3", 7777, func(*lab.Lab, int) {}, preflight.Open, nil, ""},
+		{"the other way round", netcontract.Control, "node2", "node1", 7777, func(*lab.Lab, int) {}, preflight.Open, nil, ""},
+		{"open to strangers", netcontract.Database, "outside", "node1", 27017, func(*lab.Lab, int) {}, preflight.Exposed, address("node1"), "for the cluster's nodes alone"},
+		{"shut to strangers by a drop", netcontract.Database, "outside", "node2", 27017, func(l *lab.Lab, p int) { l.DropByHost("outside", "node2", "tcp", p) }, preflight.Shut, nil, ""},
+		{"shut to strangers by a reject", netcontract.Control, "outside", "node2", 7777, func(l *lab.Lab, p int) { l.RejectByHost("outside", "node2", "tcp", p, lab.TCPReset) }, preflight.Shut, nil, ""},
+	}
+	intercept(t, l.Host("outside"))
+	speak(t, l.Host("outside"), 2222, "SSH-2.0-Somebody\r\n")
+	for _, f := range faults {
+		f.inject(l, f.port)
+	}
+	s := newSwarm(t, l, "node1", "node2", "node3", "lb", "monitoring", "jump", "outside")
+	reports := s.run()
+	for _, f := range faults {
+		for _, v6 := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, IPv%d", f.name, map[bool]int{false: 4, true: 6}[v6]), func(t *testing.T) { f.check(t, l, reports[f.from], v6) })
+		}
+	}
+	if code := reports["node1"].Exit(); code != preflight.ExitFails {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// speak answers every connection with a banner.
+func speak(t *testing.T, h *lab.Host, port int, banner string) {
+	t.Helper()
+	for _, a := range h.Addrs() {
+		l, err := h.Listen("tcp", netip.AddrPortFrom(a, uint16(port)).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = c.Write([]byte(banner))
+				_ = c.Close()
+			}
+		}()
+	}
+}
+
+// intercept ends TLS as a company's inspection does, with a certificate of its own.
+func intercept(t *testing.T, h *lab.Host) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "Corp Inspection CA"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range h.Addrs() {
+		l, err := h.Listen("tcp", netip.AddrPortFrom(a, 8443).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+		tl := tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
+		go func() {
+			for {
+				c, err := tl.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					defer c.Close()
+					_, _ = io.Copy(io.Discard, c)
+				}()
+			}
+		}()
+	}
+}
+
+// TestPreflightOfHardNetworks has one fault for the whole network each.
+func TestPreflightOfHardNetworks(t *testing.T) {
+	t.Run("a path that loses large packets", func(t *testing.T) {
+		l := lab.New(t, lab.Options{Nodes: 2})
+		l.MTU("node2", 1300)
+		l.BlackHolePMTU("node2")
+		r := newSwarm(t, l, "node1", "node2").run("--row", "control")
+		for _, v6 := range []bool{false, true} {
+			fault{row: netcontract.Control, from: "node1", to: "node2", port: 7777, verdict: preflight.MTUBlackHole, says: "fragmentation needed"}.check(t, l, r["node1"], v6)
+		}
+	})
+	t.Run("a host that is off", func(t *testing.T) {
+		l := lab.New(t, lab.Options{Nodes: 3})
+		l.Unplug("node3")
+		s := newSwarm(t, l, "node1", "node2", "node3")
+		s.names = []string{"node1", "node2"} // nothing runs where nothing is on
+		r := s.run("--wait", "1s")
+		if !slices.Contains(r["node1"].Silent, "node3") || r["node1"].Exit() != preflight.ExitFails {
+			t.Errorf("silent are %v, exit %d", r["node1"].Silent, r["node1"].Exit())
+		}
+		if f := find(t, r["node1"], "node1", "node2", netcontract.Control, 7777, false); !f.OK {
+			t.Errorf("node2 is blamed too: %+v", f)
+		}
+		if f := find(t, r["node1"], "node1", "node3", netcontract.Control, 7777, false); f.OK || f.Remedy == "" {
+			t.Errorf("%+v", f)
+		}
+	})
+	t.Run("a host without preflight", func(t *testing.T) {
+		l := lab.New(t, lab.Options{Nodes: 2})
+		s := newSwarm(t, l, "node1", "node2")
+		s.names = []string{"node1"}
+		r := s.run("--wait", "1s")
+		fault{row: netcontract.Control, from: "node1", to: "node2", port: 7777, verdict: preflight.Closed, by: address("node2"), says: "refused"}.check(t, l, r["node1"], false)
+	})
+	t.Run("a port that its program has", func(t *testing.T) {
+		l := lab.New(t, lab.Options{Nodes: 2})
+		speak(t, l.Host("node2"), 7777, "hello\r\n")
+		r := newSwarm(t, l, "node1", "node2").run()
+		fault{row: netcontract.Control, from: "node1", to: "node2", port: 7777, verdict: preflight.Served, says: "itself"}.check(t, l, r["node1"], false)
+	})
+	t.Run("everything dropped", func(t *testing.T) {
+		l := lab.New(t, lab.Options{Nodes: 2})
+		for _, h := range l.Nodes() {
+			h.Nft("table inet filter { chain input { type filter hook input priority 0; policy drop; }; }")
+		}
+		r := newSwarm(t, l, "node1", "node2").run("--wait", "1s")
+		for _, v6 := range []bool{false, true} {
+			fault{row: netcontract.Control, from: "node1", to: "node2", port: 7777, verdict: preflight.Dropped, says: "behind it is silence"}.check(t, l, r["node1"], v6)
+		}
+	})
+	t.Run("a transparent proxy", func(t *testing.T) {
+		l := lab.New(t, lab.Options{Nodes: 2})
+		relay(t, l, 9999, "node2", 9001)
+		l.DNAT("node1", "node2", "tcp", 9001, lab.RouterName, 9999)
+		r := newSwarm(t, l, "node1", "node2").run()
+		for _, v6 := range []bool{false, true} {
+			fault{row: netcontract.RateLimit, from: "node1", to: "node2", port: 9001, verdict: preflight.TransparentProxy, says: "Exempt"}.check(t, l, r["node1"], v6)
+		}
+	})
+	t.Run("IPv6 alone", func(t *testing.T) {
+		l := lab.New(t, lab.Options{Nodes: 2, IPv6Only: true})
+		l.Reject("node1", "node2", "tcp", 9001, lab.AdminProhibited)
+		r := newSwarm(t, l, "node1", "node2").run()
+		fault{row: netcontract.RateLimit, from: "node1", to: "node2", port: 9001, verdict: preflight.Rejected, by: gateway("node1")}.check(t, l, r["node1"], true)
+		fault{row: netcontract.Control, from: "node1", to: "node2", port: 7777, verdict: preflight.Open}.check(t, l, r["node1"], true)
+	})
+}
+
+// relay is a proxy on the router that passes on what it gets.
+func relay(t *testing.T, l *lab.Lab, port int, to string, toPort int) {
+	t.Helper()
+	r := l.Router()
+	for _, v6 := range []bool{false, true} {
+		listenOn, target := "0.0.0.0", address(to)(l, v6)
+		if v6 {
+			listenOn = "::"
+		}
+		ln, err := r.Listen("tcp", netip.AddrPortFrom(netip.MustParseAddr(listenOn), uint16(port)).String())
+		if err != nil {
+			if v6 {
+				return // the first takes both families
+			}
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { ln.Close() })
+		go func() {
+			for {
+				c, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					defer c.Close()
+					if c.RemoteAddr().(*net.TCPAddr).IP.To4() == nil {
+						target = address(to)(l, true)
+					}
+					up, err := r.Dial(t.Context(), "tcp", netip.AddrPortFrom(target, uint16(toPort)).String())
+					if err != nil {
+						return
+					}
+					defer up.Close()
+					go func() { _, _ = io.Copy(up, c) }()
+					_, _ = io.Copy(c, up)
+				}()
+			}
+		}()
+	}
+}
