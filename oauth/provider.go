@@ -92,9 +92,9 @@ type errorBody struct {
 }
 
 func renderJSON(w http.ResponseWriter, r *http.Request, e *problem.Error) {
-	body := errorBody{e.Code, e.Message}
+	body := errorBody{e.Code, described(e.Message)}
 	if e.Kind == problem.Internal {
-		body = errorBody{"server_error", e.Message + ". Request id: " + web.RequestID(r.Context())}
+		body = errorBody{"server_error", described(e.Message) + ". Request id: " + web.RequestID(r.Context())}
 	}
 	if body.Error == "" {
 		body.Error = "invalid_request"
