@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/portcullis-id/portcullis/problem"
@@ -17,7 +18,7 @@ func FuzzSearch(f *testing.F) {
 	for _, s := range []string{
 		"", "*", "jane", `name:"jane doe" AND NOT (a OR -b)`, "logins_count:[1 TO 9}", "logins_count:{* TO 3]", "created_at:[2026-01-01 TO *]", "created_at:2026-01-02", "user_metadata.age:>=30",
 		"email:j*@b.test", `name:?an\*`, "blocked:true OR email_verified:false", "_exists_:user_metadata.tags", "user_metadata.tags:red", "identities.connection:Users", "a.b.c.d.e.f.g.h.i:1", "name:100%",
-		"user_id:auth0|1", "logins_count:99999999999999999999", "user_metadata.age:[a TO 9]", "user_metadata.\"a'b\":1", "email_verified:[a TO b]", "name:\x00", "name:\xff", "NOT *:*",
+		"user_id:auth0|1", "logins_count:99999999999999999999", "user_metadata.age:[a TO 9]", "user_metadata.\"a'b\":1", "email_verified:[a TO b]", "name:\x00", "name:\xff", "NOT *:*", strings.Repeat("a ", 255) + "a", strings.Repeat("-", 32) + "a", strings.Repeat("-(a OR b) ", 80),
 	} {
 		f.Add(s)
 	}
