@@ -31,7 +31,7 @@ e2e: ## The SDKs' end-to-end and browser tests
 compat: ## Score the Management API against recorded conversations (../shared/compat)
 	@scripts/compat
 
-lint: ## go vet and the linters
+lint: ## go vet, the linters, gosec, and the licences of what is linked
 	@scripts/lint
 
 fuzz: ## Run each fuzz target for a minute (FUZZTIME=1m)
@@ -39,6 +39,13 @@ fuzz: ## Run each fuzz target for a minute (FUZZTIME=1m)
 
 golden: ## Rewrite the golden files and generated documents
 	@go test ./... -run 'Golden|Generated' -update
+	@scripts/linked -update
+
+reproducible: ## Build the last commit twice, in two places, and compare the bytes
+	@scripts/reproducible
+
+vuln: ## Ask the Go vulnerability database about what the binary calls (needs the internet)
+	@scripts/vuln
 
 screenshots: ## Write every page in every state as HTML into SCREENS (default /tmp/screens)
 	@mkdir -p $${SCREENS:-/tmp/screens}
@@ -48,4 +55,4 @@ screenshots: ## Write every page in every state as HTML into SCREENS (default /t
 clean: ## Remove what was built
 	@rm -rf bin
 
-.PHONY: help build run test test-go test-postgres e2e compat lint fuzz golden screenshots clean
+.PHONY: help build run test test-go test-postgres e2e compat lint fuzz golden reproducible vuln screenshots clean

@@ -374,7 +374,7 @@ func (d *Dialer) connect(ctx context.Context, network string, t target, trusted 
 			}
 			continue
 		}
-		c, err := d.connectAddr(ctx, network, netip.AddrPortFrom(a, uint16(t.port)), trusted, len(addrs)-i)
+		c, err := d.connectAddr(ctx, network, netip.AddrPortFrom(a, uint16(t.port)), trusted, len(addrs)-i) // #nosec G115 -- parseTarget's callers hold ports to 1 to 65535
 		if err == nil {
 			return c, nil
 		}

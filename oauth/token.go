@@ -21,7 +21,7 @@ const (
 	grantClientCredentials = "client_credentials"
 	grantRefresh           = "refresh_token"
 	grantPassword          = "password"
-	grantPasswordRealm     = "http://auth0.com/oauth/grant-type/password-realm"
+	grantPasswordRealm     = "http://auth0.com/oauth/grant-type/password-realm" // #nosec G101 -- the name of a grant
 )
 
 // form is the parameters of a token request.

@@ -2,8 +2,8 @@ package password
 
 import (
 	"crypto/hmac"
-	"crypto/md5"
-	"crypto/sha1"
+	"crypto/md5"  // #nosec G501 -- to check hashes of other systems, which the first login replaces
+	"crypto/sha1" // #nosec G505 -- the same
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/subtle"
@@ -102,7 +102,7 @@ func parseArgon2(s string) (verifier, error) {
 	if p["m"] < 8 || p["m"] > maxMemoryKiB || p["t"] < 1 || p["t"] > maxPasses || p["p"] < 1 || p["p"] > 16 || p["m"]*p["t"] > 4<<20 {
 		return nil, fmt.Errorf("argon2 parameters %s are out of bounds: allowed are m up to %d, t up to %d, p up to 16, and m times t up to %d", f[3], maxMemoryKiB, maxPasses, 4<<20)
 	}
-	h := &argon2Hash{argon2Params: argon2Params{f[1], uint32(p["m"]), uint32(p["t"]), uint8(p["p"])}}
+	h := &argon2Hash{argon2Params: argon2Params{f[1], uint32(p["m"]), uint32(p["t"]), uint8(p["p"])}} // #nosec G115 -- in bounds, which were checked above
 	var err error
 	if h.salt, err = b64(f[4]); err != nil || len(h.salt) < 8 || len(h.salt) > 256 {
 		return nil, fmt.Errorf("argon2 wants a salt of 8 to 256 bytes in base64")
@@ -118,7 +118,7 @@ func (h *argon2Hash) verify(plain []byte) bool {
 	if h.variant == "argon2i" {
 		f = argon2.Key
 	}
-	return subtle.ConstantTimeCompare(f(plain, h.salt, h.time, h.memory, h.threads, uint32(len(h.key))), h.key) == 1
+	return subtle.ConstantTimeCompare(f(plain, h.salt, h.time, h.memory, h.threads, uint32(len(h.key))), h.key) == 1 // #nosec G115 -- of 16 to 128 bytes
 }
 
 type bcryptHash string
@@ -262,7 +262,7 @@ func (h *digestHash) verify(plain []byte) bool {
 	if h.utf16 {
 		var out []byte
 		for _, u := range utf16.Encode([]rune(string(plain))) {
-			out = append(out, byte(u), byte(u>>8))
+			out = append(out, byte(u), byte(u>>8)) // #nosec G115 -- the two halves are what is wanted
 		}
 		plain = out
 	}

@@ -99,7 +99,7 @@ func tooLong() error {
 func (h *Hasher) argon2id(plain string) string {
 	salt := make([]byte, 16)
 	rand.Read(salt)
-	p := argon2Params{variant: "argon2id", memory: uint32(h.cfg.MemoryKiB), time: uint32(h.cfg.Time), threads: 1}
+	p := argon2Params{variant: "argon2id", memory: uint32(h.cfg.MemoryKiB), time: uint32(h.cfg.Time), threads: 1} // #nosec G115 -- New holds both to bounds
 	key := argon2.IDKey([]byte(plain), salt, p.time, p.memory, p.threads, 32)
 	return p.encode(salt, key)
 }
@@ -119,7 +119,7 @@ func (h *Hasher) Verify(ctx context.Context, hash, plain string) (ok, rehash boo
 		return false, false, err
 	}
 	current, is := v.(*argon2Hash)
-	rehash = !is || current.variant != "argon2id" || current.memory != uint32(h.cfg.MemoryKiB) || current.time != uint32(h.cfg.Time)
+	rehash = !is || current.variant != "argon2id" || current.memory != uint32(h.cfg.MemoryKiB) || current.time != uint32(h.cfg.Time) // #nosec G115 -- New holds both to bounds
 	return ok, ok && rehash, nil
 }
 

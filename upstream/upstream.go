@@ -209,7 +209,7 @@ func (s *Service) provider(ctx context.Context, c *tenant.Connection, o options)
 	case "windowslive":
 		return s.discover(ctx, microsoftIssuer, microsoftIssuer, o, []string{"openid", "profile", "email"})
 	case "github":
-		return &provider{oidcMetadata: oidcMetadata{AuthURL: "https://github.com/login/oauth/authorize", TokenURL: "https://github.com/login/oauth/access_token"},
+		return &provider{oidcMetadata: oidcMetadata{AuthURL: "https://github.com/login/oauth/authorize", TokenURL: "https://github.com/login/oauth/access_token"}, // #nosec G101 -- addresses
 			scopes: []string{"read:user", "user:email"}, profile: githubProfile}, nil
 	case "oauth2":
 		if o.OAuth2AuthURL == "" || o.OAuth2TokenURL == "" || o.UserinfoURL == "" {
@@ -408,7 +408,7 @@ func (s *Service) Begin(w http.ResponseWriter, r *http.Request, c *tenant.Connec
 		params = append(params, oauth2.SetAuthURLParam("login_hint", loginHint))
 	}
 	// None, because some providers answer with a form from their own site.
-	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: browser, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteNoneMode, MaxAge: int(stateTTL / time.Second)})
+	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: browser, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteNoneMode, MaxAge: int(stateTTL / time.Second)}) // #nosec G124 -- SameSite=None: see above
 	w.Header().Set("Cache-Control", "no-store")
 	http.Redirect(w, r, s.config(t, p, o).AuthCodeURL(value, params...), http.StatusFound)
 	return nil
@@ -452,7 +452,7 @@ func (s *Service) Finish(w http.ResponseWriter, r *http.Request) (state string, 
 	if err != nil || subtle.ConstantTimeCompare([]byte(hashed(cookie.Value)), []byte(pend.Browser)) != 1 {
 		return fail(restart(errors.New("the browser is another one")))
 	}
-	http.SetCookie(w, &http.Cookie{Name: cookieName, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteNoneMode, MaxAge: -1})
+	http.SetCookie(w, &http.Cookie{Name: cookieName, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteNoneMode, MaxAge: -1}) // #nosec G124 -- it takes the cookie away
 	// What cannot be believed stops the login on a page. After everything else it can go
 	// on in another way: the pages get their state back.
 	stop := fail
