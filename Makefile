@@ -34,7 +34,7 @@ e2e: ## The SDKs' end-to-end and browser tests
 compat: ## Score the Management API against recorded conversations (../shared/compat)
 	@scripts/compat
 
-lint: ## go vet and the linters
+lint: ## go vet, the linters, gosec, and the licences of what is linked
 	@scripts/lint
 
 fuzz: ## Run each fuzz target for a minute (FUZZTIME=1m)
@@ -42,6 +42,13 @@ fuzz: ## Run each fuzz target for a minute (FUZZTIME=1m)
 
 golden: ## Rewrite the golden files and generated documents
 	@go test ./... -run 'Golden|Generated' -update
+	@scripts/linked -update
+
+reproducible: ## Build the last commit twice, in two places, and compare the bytes
+	@scripts/reproducible
+
+vuln: ## Ask the Go vulnerability database about what the binary calls (needs the internet)
+	@scripts/vuln
 
 screenshots: ## Write every page in every state as HTML into SCREENS (default /tmp/screens)
 	@mkdir -p $${SCREENS:-/tmp/screens}
@@ -61,4 +68,4 @@ lab: ## Bring a network of namespaces up for work by hand, as root (LAB="-nodes 
 clean: ## Remove what was built
 	@rm -rf bin
 
-.PHONY: help build build-openssl run test test-go test-postgres e2e compat lint fuzz golden screenshots bench soak lab clean
+.PHONY: help build build-openssl run test test-go test-postgres e2e compat lint fuzz golden reproducible vuln screenshots bench soak lab clean

@@ -72,7 +72,7 @@ func loadAuthority(dir string, now time.Time) (*authority, error) {
 	if err := os.WriteFile(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}), 0o600); err != nil {
 		return nil, fmt.Errorf("write the local certificate authority: %w", err)
 	}
-	if err := os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644); err != nil {
+	if err := os.WriteFile(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644); err != nil { // #nosec G306 -- a certificate is public
 		return nil, fmt.Errorf("write the local certificate authority: %w", err)
 	}
 	return &authority{rootFile: certFile, cert: cert, key: key}, nil

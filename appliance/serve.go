@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -163,7 +164,10 @@ func secure(cfg *Config, next http.Handler) http.Handler {
 			_ = web.JSON(w, e.HTTPStatus(), map[string]any{"statusCode": e.HTTPStatus(), "error": "Forbidden", "message": e.Message, "errorCode": e.Code})
 			return
 		}
-		http.Redirect(w, r, strings.TrimSuffix(hosts.URL(name), "/")+r.URL.RequestURI(), http.StatusPermanentRedirect)
+		// Of the request's target only path and query, so that nothing of it can go on
+		// with the host ("GET x:.evil.example" is a target without a path).
+		to := url.URL{Scheme: "https", Host: hosts.Host(name), Path: "/" + strings.TrimPrefix(r.URL.Path, "/"), RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
+		http.Redirect(w, r, to.String(), http.StatusPermanentRedirect) // #nosec G710 -- the host is of the settings
 	})
 }
 

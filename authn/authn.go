@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/portcullis-id/portcullis/password"
@@ -253,6 +254,23 @@ func CheckEmail(s string) error {
 	return nil
 }
 
+// CanonicalEmail is an address in the form in which it is stored and compared, in
+// lower case. It fails as CheckEmail does. Letters beyond ASCII whose lower case is
+// one of ASCII, such as the Kelvin sign, are refused: they would make one person's
+// address of another's.
+func CanonicalEmail(s string) (string, error) {
+	if err := CheckEmail(s); err != nil {
+		return "", err
+	}
+	for _, r := range s {
+		if r > unicode.MaxASCII && unicode.ToLower(r) <= unicode.MaxASCII {
+			return "", problem.New(problem.Invalid, "invalid_email", "The email is not valid: the letter %q is not allowed", r)
+		}
+	}
+	lower := strings.ToLower(s)
+	return lower, CheckEmail(lower)
+}
+
 // CheckUsername fails with problem.Invalid unless the connection allows the
 // username.
 func CheckUsername(s string, o tenant.DatabaseOptions) error {
@@ -269,7 +287,7 @@ func CheckUsername(s string, o tenant.DatabaseOptions) error {
 // SignUp makes a user of a database connection and sends a mail that verifies
 // the address.
 func (s *Service) SignUp(ctx context.Context, in SignUp) (*tenant.User, error) {
-	in.Email = strings.ToLower(strings.TrimSpace(in.Email))
+	in.Email = strings.TrimSpace(in.Email)
 	u, err := s.signUp(ctx, in)
 	e := event(tenant.LogSignup, in.Origin, in.Client, in.Connection)
 	e.UserName = clip(in.Email)
@@ -287,7 +305,8 @@ func (s *Service) signUp(ctx context.Context, in SignUp) (*tenant.User, error) {
 	if opts.DisableSignup {
 		return nil, problem.New(problem.Forbidden, "public_signup_disabled", "Public sign-up is disabled for this connection")
 	}
-	if err := CheckEmail(in.Email); err != nil {
+	email, err := CanonicalEmail(in.Email)
+	if err != nil {
 		return nil, err
 	}
 	if opts.RequiresUsername {
@@ -297,7 +316,7 @@ func (s *Service) signUp(ctx context.Context, in SignUp) (*tenant.User, error) {
 	} else {
 		in.Username = ""
 	}
-	u := &tenant.User{Email: in.Email, Username: in.Username, Name: in.Name, GivenName: in.GivenName, FamilyName: in.FamilyName,
+	u := &tenant.User{Email: email, Username: in.Username, Name: in.Name, GivenName: in.GivenName, FamilyName: in.FamilyName,
 		Nickname: in.Nickname, Picture: in.Picture, UserMetadata: in.UserMetadata}
 	made, err := s.CreateUser(ctx, in.Tenant, in.Connection, u, in.Password, "", true)
 	if problem.From(err).Code == CodeExists {

@@ -68,6 +68,11 @@ func (s *Service) federated(ctx context.Context, l FederatedLogin) (user *tenant
 	if l.Profile.Subject == "" {
 		return nil, false, problem.New(problem.Invalid, "invalid_profile", "The other provider did not say who you are")
 	}
+	if email, err := CanonicalEmail(l.Profile.Email); err != nil {
+		l.Profile.Email, l.Profile.EmailVerified = "", false // what is no address identifies nobody
+	} else {
+		l.Profile.Email = email
+	}
 	var opts federatedOptions
 	if len(l.Connection.Options) > 0 {
 		_ = json.Unmarshal(l.Connection.Options, &opts) // validated when it was stored
@@ -152,7 +157,7 @@ func fill(u *tenant.User, p Profile) {
 			*to = v
 		}
 	}
-	set(&u.Email, strings.ToLower(p.Email))
+	set(&u.Email, p.Email)
 	set(&u.Name, p.Name)
 	set(&u.Nickname, p.Nickname)
 	set(&u.GivenName, p.GivenName)

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 
@@ -155,6 +156,9 @@ func (s hostSet) has(t target) bool {
 
 // hostName brings a name to the form in which it is compared and resolved.
 func hostName(s string) (string, error) {
+	if !utf8.ValidString(s) {
+		return "", errors.New("not a host name; allowed are names such as idp.example.com")
+	}
 	h, err := idna.Lookup.ToASCII(strings.TrimSuffix(s, "."))
 	if err != nil || h == "" || len(h) > 253 || strings.ContainsAny(h, "/:@%[] \t") {
 		// Names with underscores are not IDNA, and yet in use inside companies.
@@ -165,7 +169,8 @@ func hostName(s string) (string, error) {
 				break
 			}
 		}
-		if plain == "" || len(plain) > 253 {
+		// Punycode that IDNA refuses would be called by another name than was judged.
+		if plain == "" || len(plain) > 253 || strings.Contains("."+plain, ".xn--") || strings.Contains("."+plain+".", "..") {
 			return "", errors.New("not a host name; allowed are names such as idp.example.com")
 		}
 		h = plain
@@ -369,7 +374,7 @@ func (d *Dialer) connect(ctx context.Context, network string, t target, trusted 
 			}
 			continue
 		}
-		c, err := d.connectAddr(ctx, network, netip.AddrPortFrom(a, uint16(t.port)), trusted, len(addrs)-i)
+		c, err := d.connectAddr(ctx, network, netip.AddrPortFrom(a, uint16(t.port)), trusted, len(addrs)-i) // #nosec G115 -- parseTarget's callers hold ports to 1 to 65535
 		if err == nil {
 			return c, nil
 		}

@@ -50,7 +50,7 @@ func (s System) statfs(path string) (Usage, error) {
 	if err := syscall.Statfs(path, &st); err != nil {
 		return Usage{}, fmt.Errorf("read the space of %s: %w", path, err)
 	}
-	size := uint64(st.Bsize) // the type differs between systems
+	size := uint64(st.Bsize) // #nosec G115 -- a block's size is not negative; the type differs between systems
 	return Usage{Used: (st.Blocks - st.Bfree) * size, Available: uint64(st.Bavail) * size}, nil
 }
 

@@ -312,7 +312,7 @@ func (p *Pages) showSignup(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if !s.signup() {
-		http.Redirect(w, r, s.link(oauth.LoginPath), http.StatusSeeOther)
+		http.Redirect(w, r, s.link(oauth.LoginPath), http.StatusSeeOther) // #nosec G710 -- a path of our own, with the state as its query
 		return nil
 	}
 	return p.renderSignup(w, r, s, http.StatusOK, s.Request.LoginHint, "", nil)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	texttemplate "text/template"
 	"time"
+	"unicode"
 
 	"github.com/portcullis-id/portcullis/problem"
 	"github.com/portcullis-id/portcullis/tenant"
@@ -64,7 +65,8 @@ var page = sync.OnceValues(func() (*htmltemplate.Template, error) {
 // New writes a message of a kind.
 func New(k Kind, tenantID, userID string, c Content) (Message, error) {
 	m := Message{Kind: k, To: c.To, Tenant: tenantID, UserID: userID}
-	if _, err := mail.ParseAddress(c.To); err != nil || strings.ContainsAny(c.To, "\r\n") {
+	// The bare address alone: a form with a name or a note may lead elsewhere.
+	if a, err := mail.ParseAddress(c.To); err != nil || a.Address != c.To {
 		return m, problem.New(problem.Invalid, "invalid_email", "%q is no mail address", c.To)
 	}
 	texts, err := templates()
@@ -82,8 +84,7 @@ func New(k Kind, tenantID, userID string, c Content) (Message, error) {
 			return m, fmt.Errorf("write mail %s: %w", k, err)
 		}
 	}
-	// A subject is a header: it has one line, whatever names are in it.
-	m.Subject = strings.Join(strings.Fields(m.Subject), " ")
+	m.Subject = subject(m.Subject)
 	parts := []string{heading, body}
 	if c.Link != "" {
 		parts = append(parts, button+":\n"+c.Link)
@@ -101,6 +102,26 @@ func New(k Kind, tenantID, userID string, c Content) (Message, error) {
 	err = html.Execute(&b, map[string]any{"Subject": m.Subject, "Heading": heading, "Body": strings.Split(body, "\n\n"), "Button": button, "After": after, "C": c})
 	m.HTML = b.String()
 	return m, err
+}
+
+// maxSubject bounds a subject, in characters.
+const maxSubject = 200
+
+// subject makes one line of a text, whatever names are in it: without characters
+// that control a terminal or the direction of text, and without what a reader
+// would take for an encoded word (RFC 2047) and decode.
+func subject(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	s = strings.ReplaceAll(strings.Join(strings.Fields(s), " "), "=?", "= ?")
+	if r := []rune(s); len(r) > maxSubject {
+		s = strings.TrimSpace(string(r[:maxSubject-1])) + "…"
+	}
+	return s
 }
 
 // Enqueue puts a message into the outbox inside a transaction: it leaves when,

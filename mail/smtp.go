@@ -83,22 +83,31 @@ func (s *SMTP) Send(ctx context.Context, m Message) error {
 	if err != nil {
 		return fmt.Errorf("set up mail: %w", err)
 	}
+	msg, err := s.compose(m)
+	if err != nil {
+		return err
+	}
+	if err := c.DialAndSendWithContext(ctx, msg); err != nil {
+		return fmt.Errorf("send mail through %s: %w", net.JoinHostPort(s.cfg.Host, strconv.Itoa(s.cfg.Port)), err)
+	}
+	return nil
+}
+
+// compose writes a message as it goes over the wire (RFC 5322).
+func (s *SMTP) compose(m Message) (*gomail.Msg, error) {
 	msg := gomail.NewMsg()
 	if err := msg.From(s.cfg.From); err != nil {
-		return problem.Wrap(problem.Invalid, "invalid_from", err, "smtp.from is no mail address")
+		return nil, problem.Wrap(problem.Invalid, "invalid_from", err, "smtp.from is no mail address")
 	}
 	if err := msg.To(m.To); err != nil {
-		return problem.Wrap(problem.Invalid, "invalid_email", err, "the recipient is no mail address")
+		return nil, problem.Wrap(problem.Invalid, "invalid_email", err, "the recipient is no mail address")
 	}
 	msg.Subject(m.Subject)
 	// The same id for each try: servers and readers drop what came twice.
 	msg.SetMessageIDWithValue(m.ID + "@" + m.Tenant + ".portcullis")
 	msg.SetBodyString(gomail.TypeTextPlain, m.Text)
 	msg.AddAlternativeString(gomail.TypeTextHTML, m.HTML)
-	if err := c.DialAndSendWithContext(ctx, msg); err != nil {
-		return fmt.Errorf("send mail through %s: %w", net.JoinHostPort(s.cfg.Host, strconv.Itoa(s.cfg.Port)), err)
-	}
-	return nil
+	return msg, nil
 }
 
 // Check connects, secures the connection and authenticates, as Send would.

@@ -2,11 +2,15 @@ package mgmt
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"net/http"
 	"slices"
 	"strings"
@@ -347,6 +351,8 @@ func newCredential(clientID string, d doc) (doc, error) {
 	}
 	var cert *x509.Certificate
 	var der []byte
+	var public any
+	kept := "" // the one block, without what may stand around it, such as a private key
 	if p := text(d, "pem"); p != "" {
 		block, _ := pem.Decode([]byte(strings.TrimSpace(p)))
 		if block == nil {
@@ -357,16 +363,20 @@ func newCredential(clientID string, d doc) (doc, error) {
 		switch block.Type {
 		case "CERTIFICATE":
 			if cert, err = x509.ParseCertificate(block.Bytes); err == nil {
+				public = cert.PublicKey
 				der, err = x509.MarshalPKIXPublicKey(cert.PublicKey)
 			}
 		case "RSA PUBLIC KEY":
-			_, err = x509.ParsePKCS1PublicKey(block.Bytes)
+			public, err = x509.ParsePKCS1PublicKey(block.Bytes)
+		case "PUBLIC KEY":
+			public, err = x509.ParsePKIXPublicKey(block.Bytes)
 		default:
-			_, err = x509.ParsePKIXPublicKey(block.Bytes)
+			err = errors.New("another kind of PEM")
 		}
 		if err != nil {
 			return nil, invalidBody("'pem wants a public key or a certificate in PEM'.")
 		}
+		kept = strings.TrimSpace(string(pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes})))
 	}
 	switch d["credential_type"] {
 	case "public_key":
@@ -377,8 +387,11 @@ func newCredential(clientID string, d doc) (doc, error) {
 		if alg == "" {
 			alg = "RS256"
 		}
+		if err := fits(public, alg); err != nil {
+			return nil, err
+		}
 		sum := sha256.Sum256(der)
-		out["alg"], out["public_key"], out["kid"] = alg, strings.TrimSpace(text(d, "pem")), base64.RawURLEncoding.EncodeToString(sum[:])
+		out["alg"], out["public_key"], out["kid"] = alg, kept, base64.RawURLEncoding.EncodeToString(sum[:])
 		if s := text(d, "kid"); s != "" {
 			out["kid"] = s
 		}
@@ -396,7 +409,7 @@ func newCredential(clientID string, d doc) (doc, error) {
 			return nil, invalidBody("'pem wants a certificate'.")
 		}
 		sum := sha256.Sum256(cert.Raw)
-		out["thumbprint_sha256"], out["public_key"] = hex.EncodeToString(sum[:]), strings.TrimSpace(text(d, "pem"))
+		out["thumbprint_sha256"], out["public_key"] = hex.EncodeToString(sum[:]), kept
 		out["expires_at"] = timestamp(cert.NotAfter)
 	}
 	if d["parse_expiry_from_cert"] == true && cert != nil {
@@ -410,6 +423,22 @@ func newCredential(clientID string, d doc) (doc, error) {
 		out["expires_at"] = timestamp(at)
 	}
 	return out, nil
+}
+
+// fits reports whether a key is one that its algorithm takes (RFC 7518 sections
+// 3.3 and 3.4). Another one could never prove anything, or anybody could.
+func fits(key any, alg string) error {
+	switch k := key.(type) {
+	case *rsa.PublicKey:
+		if alg != "ES256" && k.N.BitLen() >= 2048 {
+			return nil
+		}
+	case *ecdsa.PublicKey:
+		if alg == "ES256" && k.Curve == elliptic.P256() {
+			return nil
+		}
+	}
+	return invalidBody("'pem wants a key for %s: RSA of 2048 bits or more for RS256, RS384 and PS256, P-256 for ES256'.", alg)
 }
 
 func viewCredential(d doc) doc {

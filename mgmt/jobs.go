@@ -240,10 +240,9 @@ func (a *API) importJob(c *call) (int, any, error) {
 	if err != nil {
 		return 0, nil, fmt.Errorf("read the file of users: %w", err)
 	}
-	v, err := decode(bytes.TrimPrefix(raw, []byte("\xef\xbb\xbf")))
-	users, ok := v.([]any)
-	if err != nil || !ok {
-		return 0, nil, problem.New(problem.Invalid, "invalid_body", "The file of users wants a JSON array of objects")
+	users, err := readUsers(raw)
+	if err != nil {
+		return 0, nil, err
 	}
 	conn, err := a.database(c, c.FormValue("connection_id"))
 	if err != nil {
@@ -255,6 +254,17 @@ func (a *API) importJob(c *call) (int, any, error) {
 	}
 	return a.start(c, &job{Type: "users_import", ConnectionID: conn.ID, Connection: conn.Name, ExternalID: clip(c.FormValue("external_id"), 255),
 		Upsert: c.FormValue("upsert") == "true", Input: string(canonical), Summary: &importSummary{Total: len(users)}})
+}
+
+// readUsers reads a file of users, with or without a byte order mark. Each of them
+// is judged by itself, when its turn comes.
+func readUsers(raw []byte) ([]any, error) {
+	v, err := decode(bytes.TrimPrefix(raw, []byte("\xef\xbb\xbf")))
+	users, ok := v.([]any)
+	if err != nil || !ok {
+		return nil, problem.New(problem.Invalid, "invalid_body", "The file of users wants a JSON array of objects")
+	}
+	return users, nil
 }
 
 // Run works on jobs until ctx ends. tenants lists where to look.
@@ -429,18 +439,27 @@ func importedHash(d doc) (string, error) {
 	return "", nil
 }
 
-func (a *API) importUser(ctx context.Context, t string, conn *tenant.Connection, d doc, upsert bool) (updated bool, err error) {
-	if err := importFields.check(d); err != nil {
-		return false, err
+// readUser judges one user of a file.
+func readUser(d doc, conn *tenant.Connection) (u *tenant.User, hash string, err error) {
+	if err := bounded(d, 0); err != nil {
+		return nil, "", err
 	}
-	u := &tenant.User{ID: strings.TrimPrefix(text(d, "user_id"), tenant.StrategyDatabase+"|")}
+	if err := importFields.check(d); err != nil {
+		return nil, "", err
+	}
+	u = &tenant.User{ID: strings.TrimPrefix(text(d, "user_id"), tenant.StrategyDatabase+"|")}
 	if err := applyUser(u, d, conn); err != nil {
-		return false, err
+		return nil, "", err
 	}
 	if u.Email == "" {
-		return false, invalidBody("'Missing required property: email'.")
+		return nil, "", invalidBody("'Missing required property: email'.")
 	}
-	hash, err := importedHash(d)
+	hash, err = importedHash(d)
+	return u, hash, err
+}
+
+func (a *API) importUser(ctx context.Context, t string, conn *tenant.Connection, d doc, upsert bool) (updated bool, err error) {
+	u, hash, err := readUser(d, conn)
 	if err != nil {
 		return false, err
 	}

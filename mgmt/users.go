@@ -263,10 +263,12 @@ func applyUser(u *tenant.User, d doc, conn *tenant.Connection) error {
 	}
 	if v, ok := d["email"]; ok {
 		s, _ := v.(string)
-		if s = strings.ToLower(s); s != "" {
-			if err := authn.CheckEmail(s); err != nil {
-				return invalidBody("'Object didn't pass validation for format email: %s' on property email (The user's email).", clip(s, 128))
+		if s != "" {
+			lower, err := authn.CanonicalEmail(s)
+			if err != nil {
+				return invalidBody("'Object didn't pass validation for format email: %s' on property email (The user's email).", clip(strings.ToLower(s), 128))
 			}
+			s = lower
 		}
 		u.Email = s
 	}

@@ -2,6 +2,7 @@ package oauth
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"net/url"
 	"slices"
@@ -14,8 +15,12 @@ import (
 	"github.com/portcullis-id/portcullis/tenant"
 )
 
-// maxParam bounds each parameter of an authorization request but scope.
-const maxParam = 2048
+// maxParam bounds each parameter of an authorization request but scope; maxRequest
+// bounds what of them travels through the pages, so that a state opens again.
+const (
+	maxParam   = 2048
+	maxRequest = 10 << 10
+)
 
 // authorize serves RFC 6749 section 4.1.1 and OpenID Connect Core section 3.1.2.
 func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) error {
@@ -48,8 +53,8 @@ func (p *Provider) trust(ctx context.Context, v url.Values) (Request, *tenant.Cl
 		if name != "scope" && len(list[0]) > maxParam {
 			return bad("The parameter %q is longer than the %d characters that are allowed", clip(name, 64), maxParam)
 		}
-		if strings.ContainsRune(list[0], 0) {
-			return bad("The parameter %q has a NUL character", clip(name, 64))
+		if !storable(name) || !storable(list[0]) {
+			return Request{}, nil, notText(name)
 		}
 	}
 	id := v.Get("client_id")
@@ -176,6 +181,13 @@ func (p *Provider) validate(ctx context.Context, req *Request, client *tenant.Cl
 	}
 	if api != nil && api.SubjectAuthorization.User.Policy == "deny_all" {
 		return problem.New(problem.Forbidden, "access_denied", "Users cannot get tokens of the API %s", api.Identifier)
+	}
+	raw, err := json.Marshal(req)
+	if err != nil {
+		return err
+	}
+	if len(raw) > maxRequest {
+		return bad("invalid_request", "The parameters together are longer than the %d bytes that are allowed", maxRequest)
 	}
 	return nil
 }
@@ -316,5 +328,5 @@ func (p *Provider) sendError(w http.ResponseWriter, r *http.Request, req Request
 		ev.ClientID, ev.Description = req.ClientID, e.Message
 		p.log.Append(tenantOf(r.Context()), ev)
 	}
-	return p.respond(w, r, req, url.Values{"error": {e.Code}, "error_description": {e.Message}})
+	return p.respond(w, r, req, url.Values{"error": {e.Code}, "error_description": {described(e.Message)}})
 }

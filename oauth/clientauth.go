@@ -172,7 +172,7 @@ func (p *Provider) assertedClient(r *http.Request, f form, assertion string) (*t
 		return client, invalidClient("client_assertion wants a jti of 1 to 256 characters")
 	}
 	err = p.docs.Write(ctx, t, func(tx tenant.Tx) error {
-		return once.Claim(tx, once.ClientAssertion, client.ID+"\x00"+c.ID, time.Until(c.Expiry.Time())+2*clockSkew+assertionTTL)
+		return once.Claim(tx, once.ClientAssertion, client.ID+"\x00"+c.ID, c.Expiry.Time().Sub(now)+2*clockSkew+assertionTTL)
 	})
 	if problem.From(err).Code == once.CodeUsed {
 		return client, invalidClient("client_assertion was used before")

@@ -148,6 +148,6 @@ func (p *Provider) loggedOut(w http.ResponseWriter, r *http.Request, client *ten
 		p.pages.LoggedOut(w, r)
 		return nil
 	}
-	http.Redirect(w, r, addQuery(to, params), http.StatusFound)
+	http.Redirect(w, r, addQuery(to, params), http.StatusFound) // #nosec G710 -- matchRedirect found it on the list
 	return nil
 }

@@ -93,9 +93,9 @@ type errorBody struct {
 }
 
 func renderJSON(w http.ResponseWriter, r *http.Request, e *problem.Error) {
-	body := errorBody{e.Code, e.Message}
+	body := errorBody{e.Code, described(e.Message)}
 	if e.Kind == problem.Internal {
-		body = errorBody{"server_error", e.Message + ". Request id: " + web.RequestID(r.Context())}
+		body = errorBody{"server_error", described(e.Message) + ". Request id: " + web.RequestID(r.Context())}
 	}
 	if e.Kind == problem.Unavailable {
 		body.Error = "temporarily_unavailable" // RFC 6749 section 4.1.2.1

@@ -2,8 +2,11 @@ package oauth
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/portcullis-id/portcullis/problem"
 )
 
 func TestRedirectURIs(t *testing.T) {
@@ -96,17 +99,35 @@ func manyScopes(n int) string {
 	return strings.Join(out, " ")
 }
 
+// FuzzScope: the values are those between the spaces, in their order, each once,
+// of RFC 6749's characters and no more than are allowed; and they read the same
+// again.
 func FuzzScope(f *testing.F) {
-	for _, s := range []string{"openid email", "a\x00b", " ", "\"", "é"} {
+	for _, s := range []string{"openid email", "a\x00b", " ", "\"", "é", "a\u00a0b", "a  b a", "a\tb", manyScopes(maxScopes + 1), strings.Repeat("x", maxScope+1)} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, in string) {
 		got, err := parseScope(in)
 		if err != nil {
+			if problem.From(err).Code != "invalid_scope" {
+				t.Errorf("%q: %v", in, err)
+			}
 			return
 		}
+		var want []string
+		for _, s := range strings.Split(in, " ") {
+			if s != "" && !slices.Contains(want, s) {
+				want = append(want, s)
+			}
+			if !plainText(s) || strings.Contains(s, " ") {
+				t.Errorf("%q was accepted in %q", s, in)
+			}
+		}
+		if !slices.Equal(got, want) || len(got) > maxScopes || len(in) > maxScope {
+			t.Errorf("%q: %v, want %v", in, got, want)
+		}
 		again, err := parseScope(scopeOf(got))
-		if err != nil || scopeOf(again) != scopeOf(got) {
+		if err != nil || !slices.Equal(again, got) {
 			t.Errorf("%q: %v and then %v, %v", in, got, again, err)
 		}
 	})

@@ -103,7 +103,7 @@ func (p *Provider) newSession(tx tenant.Tx, settings *tenant.Settings, l Login, 
 }
 
 func setSessionCookie(w http.ResponseWriter, value string, settings *tenant.Settings) {
-	c := &http.Cookie{Name: sessionCookie, Value: value, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteNoneMode}
+	c := &http.Cookie{Name: sessionCookie, Value: value, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteNoneMode} // #nosec G124 -- SameSite=None: see the cookies' comment
 	if settings.SessionCookie.Mode != "non-persistent" {
 		absolute, _ := settings.Session()
 		c.MaxAge = int(absolute / time.Second)
@@ -122,7 +122,7 @@ func (p *Provider) endSession(w http.ResponseWriter, r *http.Request) error {
 			return err
 		}
 	}
-	http.SetCookie(w, &http.Cookie{Name: sessionCookie, Path: "/", MaxAge: -1, Secure: true, HttpOnly: true, SameSite: http.SameSiteNoneMode})
+	http.SetCookie(w, &http.Cookie{Name: sessionCookie, Path: "/", MaxAge: -1, Secure: true, HttpOnly: true, SameSite: http.SameSiteNoneMode}) // #nosec G124 -- it takes the cookie away
 	return nil
 }
 
@@ -133,6 +133,6 @@ func browser(w http.ResponseWriter, r *http.Request) string {
 		return hashed(c.Value)
 	}
 	value := once.New()
-	http.SetCookie(w, &http.Cookie{Name: browserCookie, Value: value, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteNoneMode, MaxAge: 86400})
+	http.SetCookie(w, &http.Cookie{Name: browserCookie, Value: value, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteNoneMode, MaxAge: 86400}) // #nosec G124 -- SameSite=None: see the cookies' comment
 	return hashed(value)
 }

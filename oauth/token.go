@@ -1,11 +1,14 @@
 package oauth
 
 import (
+	"bytes"
 	"encoding/json"
+	"io"
 	"mime"
 	"net/http"
 	"net/url"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/portcullis-id/portcullis/problem"
 	"github.com/portcullis-id/portcullis/tenant"
@@ -18,7 +21,7 @@ const (
 	grantClientCredentials = "client_credentials"
 	grantRefresh           = "refresh_token"
 	grantPassword          = "password"
-	grantPasswordRealm     = "http://auth0.com/oauth/grant-type/password-realm"
+	grantPasswordRealm     = "http://auth0.com/oauth/grant-type/password-realm" // #nosec G101 -- the name of a grant
 )
 
 // form is the parameters of a token request.
@@ -28,37 +31,101 @@ func (f form) get(name string) string { return f[name] }
 
 // readForm reads a form, or the JSON object that Auth0 takes in its place.
 func readForm(r *http.Request) (form, error) {
-	f := form{}
+	if r.Header.Get("Content-Type") == "" {
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded") // without it, net/http would drop the body
+	}
 	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if kind == "application/json" {
-		var m map[string]any
-		if err := json.NewDecoder(r.Body).Decode(&m); err != nil {
-			return nil, problem.Wrap(problem.Invalid, "invalid_request", err, "The body is no JSON object")
-		}
-		for k, v := range m {
-			switch v := v.(type) {
-			case string:
-				f[k] = v
-			case nil:
-			default:
-				return nil, problem.New(problem.Invalid, "invalid_request", "%s wants a text", clip(k, 64))
-			}
-		}
-		return f, nil
+		return readJSONForm(r.Body)
 	}
-	if kind != "application/x-www-form-urlencoded" && kind != "" {
+	if kind != "application/x-www-form-urlencoded" {
 		return nil, problem.New(problem.Invalid, "invalid_request", "Content-Type %q is not supported; allowed are application/x-www-form-urlencoded and application/json", clip(kind, 64))
 	}
 	if err := r.ParseForm(); err != nil {
 		return nil, problem.Wrap(problem.Invalid, "invalid_request", err, "The form cannot be read")
 	}
+	f := form{}
 	for k, v := range r.PostForm {
 		if len(v) > 1 {
-			return nil, problem.New(problem.Invalid, "invalid_request", "The parameter %q stands more than once; allowed is once (RFC 6749 section 3.2)", clip(k, 64))
+			return nil, twice(k)
+		}
+		if !storable(k) || !storable(v[0]) {
+			return nil, notText(k)
 		}
 		f[k] = v[0]
 	}
 	return f, nil
+}
+
+// readJSONForm reads one object of texts. It goes name by name, as a map would
+// keep the last of two values in silence.
+func readJSONForm(body io.Reader) (form, error) {
+	raw, err := io.ReadAll(body)
+	if err != nil {
+		return nil, problem.Wrap(problem.Invalid, "invalid_request", err, "The body cannot be read")
+	}
+	bad := problem.New(problem.Invalid, "invalid_request", "The body is no JSON object")
+	if !json.Valid(raw) || !utf8.Valid(raw) {
+		return nil, bad
+	}
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
+		return nil, bad
+	}
+	f, seen := form{}, map[string]bool{}
+	for dec.More() {
+		t, err := dec.Token()
+		k, ok := t.(string)
+		if err != nil || !ok {
+			return nil, bad
+		}
+		if seen[k] {
+			return nil, twice(k)
+		}
+		seen[k] = true
+		v, err := dec.Token()
+		if err != nil {
+			return nil, bad
+		}
+		switch v := v.(type) {
+		case string:
+			if !storable(k) || !storable(v) {
+				return nil, notText(k)
+			}
+			f[k] = v
+		case nil:
+		default:
+			return nil, problem.New(problem.Invalid, "invalid_request", "%s wants a text", clip(k, 64))
+		}
+	}
+	return f, nil
+}
+
+// storable: text that every engine keeps as it is.
+func storable(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
+
+func twice(name string) error {
+	return problem.New(problem.Invalid, "invalid_request", "The parameter %q stands more than once; allowed is once (RFC 6749 section 3.2)", clip(name, 64))
+}
+
+func notText(name string) error {
+	return problem.New(problem.Invalid, "invalid_request", "The parameter %q is not UTF-8, or has a NUL character", clip(name, 64))
+}
+
+// described keeps an error's text to the characters of RFC 6749 (sections 4.1.2.1
+// and 5.2), which leave quotes, backslashes and all but ASCII out.
+func described(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '"':
+			return '\''
+		case r == '\\':
+			return '/'
+		case r < ' ' || r > '~':
+			return '?'
+		}
+		return r
+	}, s)
 }
 
 // TokenResponse is RFC 6749 section 5.1.

@@ -2,8 +2,8 @@ package password
 
 import (
 	"crypto/hmac"
-	"crypto/md5"
-	"crypto/sha1"
+	"crypto/md5"  // #nosec G501 -- to check hashes of other systems, which the first login replaces
+	"crypto/sha1" // #nosec G505 -- the same
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/subtle"
@@ -29,7 +29,8 @@ import (
 const (
 	maxMemoryKiB  = 256 << 10
 	maxPasses     = 32
-	maxIterations = 5_000_000
+	maxIterations = 5_000_000 // of PBKDF2, for all blocks of the hash together
+	maxScrypt     = 512 << 20 // bytes that scrypt goes through: 128 * N * r * p
 	maxBcryptCost = 15
 	maxHashLength = 2048
 )
@@ -101,7 +102,7 @@ func parseArgon2(s string) (verifier, error) {
 	if p["m"] < 8 || p["m"] > maxMemoryKiB || p["t"] < 1 || p["t"] > maxPasses || p["p"] < 1 || p["p"] > 16 || p["m"]*p["t"] > 4<<20 {
 		return nil, fmt.Errorf("argon2 parameters %s are out of bounds: allowed are m up to %d, t up to %d, p up to 16, and m times t up to %d", f[3], maxMemoryKiB, maxPasses, 4<<20)
 	}
-	h := &argon2Hash{argon2Params: argon2Params{f[1], uint32(p["m"]), uint32(p["t"]), uint8(p["p"])}}
+	h := &argon2Hash{argon2Params: argon2Params{f[1], uint32(p["m"]), uint32(p["t"]), uint8(p["p"])}} // #nosec G115 -- in bounds, which were checked above
 	var err error
 	if h.salt, err = b64(f[4]); err != nil || len(h.salt) < 8 || len(h.salt) > 256 {
 		return nil, fmt.Errorf("argon2 wants a salt of 8 to 256 bytes in base64")
@@ -117,12 +118,16 @@ func (h *argon2Hash) verify(plain []byte) bool {
 	if h.variant == "argon2i" {
 		f = argon2.Key
 	}
-	return subtle.ConstantTimeCompare(f(plain, h.salt, h.time, h.memory, h.threads, uint32(len(h.key))), h.key) == 1
+	return subtle.ConstantTimeCompare(f(plain, h.salt, h.time, h.memory, h.threads, uint32(len(h.key))), h.key) == 1 // #nosec G115 -- of 16 to 128 bytes
 }
 
 type bcryptHash string
 
 func parseBcrypt(s string) (verifier, error) {
+	const alphabet = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+	if len(s) != 60 || strings.Trim(s[7:], alphabet) != "" {
+		return nil, fmt.Errorf("bcrypt wants 60 characters: $2b$, the cost, $, and a salt and a hash in its own base64")
+	}
 	cost, err := bcrypt.Cost([]byte(s))
 	if err != nil {
 		return nil, fmt.Errorf("bcrypt: %w", err)
@@ -152,8 +157,8 @@ func parseScrypt(s string) (verifier, error) {
 		return nil, fmt.Errorf("scrypt wants $scrypt$ln=…,r=…,p=…$salt$hash")
 	}
 	p := params(f[2])
-	if p["ln"] < 1 || p["ln"] > 20 || p["r"] < 1 || p["r"] > 32 || p["p"] < 1 || p["p"] > 16 || 128*p["r"]<<p["ln"] > maxMemoryKiB<<10 {
-		return nil, fmt.Errorf("scrypt parameters %s are out of bounds: allowed are ln up to 20, r up to 32, p up to 16 and 256 MiB together", f[2])
+	if p["ln"] < 1 || p["ln"] > 20 || p["r"] < 1 || p["r"] > 32 || p["p"] < 1 || p["p"] > 16 || 128*p["r"]<<p["ln"] > maxMemoryKiB<<10 || p["p"]*128*p["r"]<<p["ln"] > maxScrypt {
+		return nil, fmt.Errorf("scrypt parameters %s are out of bounds: allowed are ln up to 20, r up to 32, p up to 16, 256 MiB of memory, and p times the memory up to 512 MiB", f[2])
 	}
 	h := &scryptHash{n: 1 << p["ln"], r: p["r"], p: p["p"]}
 	var err error
@@ -185,7 +190,7 @@ func parsePBKDF2(s string) (verifier, error) {
 		return nil, fmt.Errorf("pbkdf2 wants $pbkdf2-sha256$i=…,l=…$salt$hash")
 	}
 	digest := digests[strings.TrimPrefix(f[1], "pbkdf2-")]
-	if digest == nil {
+	if digest == nil || f[1] == "pbkdf2-md5" {
 		return nil, fmt.Errorf("pbkdf2 wants sha1, sha256 or sha512, got %s", f[1])
 	}
 	p := params(f[2])
@@ -199,6 +204,11 @@ func parsePBKDF2(s string) (verifier, error) {
 	}
 	if h.key, err = b64(f[4]); err != nil || len(h.key) < 16 || len(h.key) > 128 {
 		return nil, fmt.Errorf("pbkdf2 wants a hash of 16 to 128 bytes in base64")
+	}
+	// Each block of the hash takes all iterations anew (RFC 8018 section 5.2).
+	size := digest().Size()
+	if blocks := (len(h.key) + size - 1) / size; h.iterations*blocks > maxIterations {
+		return nil, fmt.Errorf("pbkdf2 iterations %d for a hash of %d bytes are out of bounds: allowed are %d for all blocks together", h.iterations, len(h.key), maxIterations)
 	}
 	return h, nil
 }
@@ -252,7 +262,7 @@ func (h *digestHash) verify(plain []byte) bool {
 	if h.utf16 {
 		var out []byte
 		for _, u := range utf16.Encode([]rune(string(plain))) {
-			out = append(out, byte(u), byte(u>>8))
+			out = append(out, byte(u), byte(u>>8)) // #nosec G115 -- the two halves are what is wanted
 		}
 		plain = out
 	}

@@ -103,7 +103,7 @@ func tooLong() error {
 }
 
 func (h *Hasher) params() argon2Params {
-	return argon2Params{variant: "argon2id", memory: uint32(h.cfg.MemoryKiB), time: uint32(h.cfg.Time), threads: 1}
+	return argon2Params{variant: "argon2id", memory: uint32(h.cfg.MemoryKiB), time: uint32(h.cfg.Time), threads: 1} // #nosec G115 -- New holds both to bounds
 }
 
 func (h *Hasher) argon2id(plain string) string {
@@ -129,7 +129,7 @@ func (h *Hasher) Verify(ctx context.Context, hash, plain string) (ok, rehash boo
 		return false, false, err
 	}
 	current, is := v.(*argon2Hash)
-	rehash = !is || current.variant != "argon2id" || current.memory != uint32(h.cfg.MemoryKiB) || current.time != uint32(h.cfg.Time)
+	rehash = !is || current.variant != "argon2id" || current.memory != uint32(h.cfg.MemoryKiB) || current.time != uint32(h.cfg.Time) // #nosec G115 -- New holds both to bounds
 	return ok, ok && rehash, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"errors"
+	"strconv"
 	"strings"
 	"sync"
 	"unicode"
@@ -87,14 +88,7 @@ func atLeast(n int) string {
 	if n == 1 {
 		return "At least 1 character"
 	}
-	return "At least " + itoa(n) + " characters"
-}
-
-func itoa(n int) string {
-	if n < 10 {
-		return string(rune('0' + n))
-	}
-	return itoa(n/10) + string(rune('0'+n%10))
+	return "At least " + strconv.Itoa(n) + " characters"
 }
 
 // Check judges a new password of a user. It fails with problem.Invalid and code

@@ -26,18 +26,29 @@ func (h Hosts) Name(host string) (string, bool) {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
 	}
-	host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
-	if host == "" || len(host) > 253 {
-		return "", false
+	if net.ParseIP(strings.TrimSuffix(strings.Trim(host, "[]"), ".")) != nil {
+		return h.Default, h.Default != ""
 	}
-	if host == h.Domain || net.ParseIP(host) != nil {
+	host = lower(strings.TrimSuffix(host, "."))
+	if host == h.Domain {
 		return h.Default, h.Default != ""
 	}
 	name, ok := strings.CutSuffix(host, "."+h.Domain)
-	if !ok || name == "" || strings.Contains(name, ".") {
+	if !ok || name == "" || len(name) > 63 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
 		return "", false
 	}
 	return name, true
+}
+
+// lower folds the letters of host names and no others: Unicode has letters whose
+// lower case is one of ASCII, such as the Kelvin sign.
+func lower(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, s)
 }
 
 // Host is a tenant's canonical host, with the port where it is not 443.

@@ -1,6 +1,7 @@
 package tenant_test
 
 import (
+	"net"
 	"strings"
 	"testing"
 
@@ -62,20 +63,47 @@ func TestURLsAreConfiguration(t *testing.T) {
 	}
 }
 
+// FuzzHostName: a host leads to a tenant by exactly one label before the domain,
+// whatever its case, or to the default tenant; never by letters that only look
+// or fold like it.
 func FuzzHostName(f *testing.F) {
-	for _, s := range []string{"acme.id.example.com", "[::1]:1", "id.example.com", "..", "a:b:c", "xn--a.id.example.com"} {
+	for _, s := range []string{"acme.id.example.com", "ACME.id.example.com:8443", "[::1]:1", "id.example.com", "id.example.com.", "..", "a:b:c", "xn--a.id.example.com", "\u212aey.id.example.com",
+		"acme.\u0130d.example.com", "a_b.id.example.com", "a b.id.example.com", "acme%2f.id.example.com", "[acme.id.example.com]", "]acme.id.example.com[", "127.1", "0x7f.1", strings.Repeat("a", 64) + ".id.example.com"} {
 		f.Add(s)
 	}
 	h := tenant.Hosts{Domain: "id.example.com", Default: "main"}
 	f.Fuzz(func(t *testing.T, host string) {
 		name, ok := h.Name(host)
-		if !ok && name != "" {
-			t.Errorf("%q: a name without a tenant: %q", host, name)
+		if !ok {
+			if name != "" {
+				t.Fatalf("%q: a name without a tenant: %q", host, name)
+			}
+			return
 		}
-		if ok && name != "main" && (strings.Contains(name, ".") || name != strings.ToLower(name)) {
-			t.Errorf("%q leads to %q", host, name)
+		bare := host
+		if before, _, err := net.SplitHostPort(host); err == nil {
+			bare = before
+		}
+		bare = strings.TrimSuffix(bare, ".")
+		if name == "main" && (asciiLower(bare) == h.Domain || net.ParseIP(strings.Trim(bare, "[]")) != nil) {
+			return
+		}
+		if asciiLower(bare) != name+"."+h.Domain || len(name) > 63 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+			t.Fatalf("%q leads to %q", host, name)
+		}
+		if again, ok := h.Name(h.Host(name)); !ok || again != name {
+			t.Fatalf("%q leads to %q, whose host %q leads to %q", host, name, h.Host(name), again)
 		}
 	})
+}
+
+func asciiLower(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, s)
 }
 
 func TestNames(t *testing.T) {

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"crypto/subtle"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"golang.org/x/oauth2"
 
@@ -38,8 +40,12 @@ func (s *Service) idTokenProfile(ctx context.Context, token *oauth2.Token, p *pr
 	if subtle.ConstantTimeCompare([]byte(id.Nonce), []byte(nonce)) != 1 {
 		return authn.Profile{}, untrusted(errors.New("the nonce is another one"))
 	}
+	var payload json.RawMessage
+	if err := id.Claims(&payload); err != nil {
+		return authn.Profile{}, untrusted(err)
+	}
 	var claims map[string]any
-	if err := id.Claims(&claims); err != nil {
+	if err := decode(bytes.NewReader(payload), &claims); err != nil {
 		return authn.Profile{}, untrusted(err)
 	}
 	if p.Issuer == microsoftTemplate {
@@ -57,7 +63,7 @@ func (s *Service) idTokenProfile(ctx context.Context, token *oauth2.Token, p *pr
 			return authn.Profile{}, unreachable(fmt.Errorf("userinfo: %w", err))
 		}
 		// Core section 5.3.2: an answer about somebody else must not be used.
-		if more["sub"] != claims["sub"] {
+		if sub, ok := more["sub"].(string); !ok || sub != id.Subject {
 			return authn.Profile{}, untrusted(errors.New("userinfo speaks of another subject"))
 		}
 		for k, v := range more {
@@ -66,7 +72,35 @@ func (s *Service) idTokenProfile(ctx context.Context, token *oauth2.Token, p *pr
 			}
 		}
 	}
-	return standard(claims, o.ProfileMap), nil
+	out := standard(claims, o.ProfileMap)
+	if o.ProfileMap["user_id"] == "" {
+		// Core section 5.7: sub alone identifies a user. A claim of another name may be
+		// one that users can set.
+		out.Subject = subjectOf(id.Subject)
+	}
+	if out.Subject == "" {
+		return authn.Profile{}, untrusted(errors.New("the ID token has no subject that can be used"))
+	}
+	return out, nil
+}
+
+// subjectOf is an id as it can be kept, or "": up to 255 characters (Core section
+// 2), none of which controls anything.
+func subjectOf(s string) string {
+	if s != clean(s) || len(s) > 255 || strings.TrimSpace(s) != s {
+		return ""
+	}
+	return s
+}
+
+// clean takes out what no text of a profile needs.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, ""))
 }
 
 // userinfoProfile reads the profile of a plain OAuth 2 provider.
@@ -77,7 +111,7 @@ func userinfoProfile(ctx context.Context, s *Service, token *oauth2.Token, p *pr
 	}
 	out := standard(claims, o.ProfileMap)
 	if out.Subject == "" {
-		return out, untrusted(errors.New("userinfo has no id; set profile_map.user_id"))
+		return out, untrusted(errors.New("userinfo has no id that can be used; set profile_map.user_id"))
 	}
 	return out, nil
 }
@@ -100,18 +134,20 @@ func standard(claims map[string]any, mapped map[string]string) authn.Profile {
 		switch v := v.(type) {
 		case string:
 			return v
-		case float64:
-			return strconv.FormatFloat(v, 'f', -1, 64)
 		case json.Number:
-			return v.String()
+			// As it was written: as a float, two long ids may be one.
+			if _, err := strconv.ParseInt(v.String(), 10, 64); err == nil {
+				return v.String()
+			}
 		}
 		return ""
 	}
+	text := func(v any) string { return clean(str(v)) }
 	verified := get("email_verified")
 	return authn.Profile{
-		Subject: str(get("user_id", "sub", "id")), Email: str(get("email")), EmailVerified: verified == true || verified == "true",
-		Name: str(get("name")), Nickname: str(get("nickname")), GivenName: str(get("given_name")), FamilyName: str(get("family_name")),
-		Picture: str(get("picture")), Locale: str(get("locale")), Username: str(get("username", "preferred_username")), Raw: claims,
+		Subject: subjectOf(str(get("user_id", "sub", "id"))), Email: text(get("email")), EmailVerified: verified == true || verified == "true",
+		Name: text(get("name")), Nickname: text(get("nickname")), GivenName: text(get("given_name")), FamilyName: text(get("family_name")),
+		Picture: text(get("picture")), Locale: text(get("locale")), Username: text(get("username", "preferred_username")), Raw: claims,
 	}
 }
 

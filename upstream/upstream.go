@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -208,7 +209,7 @@ func (s *Service) provider(ctx context.Context, c *tenant.Connection, o options)
 	case "windowslive":
 		return s.discover(ctx, microsoftIssuer, microsoftIssuer, o, []string{"openid", "profile", "email"})
 	case "github":
-		return &provider{oidcMetadata: oidcMetadata{AuthURL: "https://github.com/login/oauth/authorize", TokenURL: "https://github.com/login/oauth/access_token"},
+		return &provider{oidcMetadata: oidcMetadata{AuthURL: "https://github.com/login/oauth/authorize", TokenURL: "https://github.com/login/oauth/access_token"}, // #nosec G101 -- addresses
 			scopes: []string{"read:user", "user:email"}, profile: githubProfile}, nil
 	case "oauth2":
 		if o.OAuth2AuthURL == "" || o.OAuth2TokenURL == "" || o.UserinfoURL == "" {
@@ -246,20 +247,26 @@ func (s *Service) fixed(m oidcMetadata, o options) *provider {
 // and never a secret that both sides hold.
 var asymmetric = []string{oidc.RS256, oidc.RS384, oidc.RS512, oidc.PS256, oidc.PS384, oidc.PS512, oidc.ES256, oidc.ES384, oidc.ES512, oidc.EdDSA}
 
-func (s *Service) verify(m oidcMetadata, o options) *oidc.IDTokenVerifier {
-	var algs []string
-	for _, a := range m.Algorithms {
+// algorithms are those of the announced ones that may sign; without any, RS256, as
+// every provider has it (Core section 15.1).
+func algorithms(announced []string) []string {
+	var out []string
+	for _, a := range announced {
 		if slices.Contains(asymmetric, a) {
-			algs = append(algs, a)
+			out = append(out, a)
 		}
 	}
-	if len(algs) == 0 {
-		algs = []string{oidc.RS256}
+	if len(out) == 0 {
+		return []string{oidc.RS256}
 	}
+	return out
+}
+
+func (s *Service) verify(m oidcMetadata, o options) *oidc.IDTokenVerifier {
 	// The key set keeps what it fetched and asks again for a key that it does not
 	// know. Its context lives longer than a request.
 	keys := oidc.NewRemoteKeySet(s.ctx(context.Background()), m.JWKSURL)
-	cfg := &oidc.Config{ClientID: o.ClientID, SupportedSigningAlgs: algs, Now: s.now, SkipIssuerCheck: m.Issuer == microsoftTemplate}
+	cfg := &oidc.Config{ClientID: o.ClientID, SupportedSigningAlgs: algorithms(m.Algorithms), Now: s.now, SkipIssuerCheck: m.Issuer == microsoftTemplate}
 	return oidc.NewVerifier(m.Issuer, keys, cfg)
 }
 
@@ -290,6 +297,15 @@ func (s *Service) discover(ctx context.Context, from, issuer string, o options, 
 	}
 	if m.AuthURL == "" || m.TokenURL == "" || m.JWKSURL == "" {
 		return nil, unreachable(errors.New("discovery lacks an endpoint"))
+	}
+	for _, endpoint := range []string{m.AuthURL, m.TokenURL, m.JWKSURL, m.UserinfoURL} {
+		// The browser is sent to the first of them, past the guard of our own calls.
+		if endpoint == "" || s.check == nil {
+			continue
+		}
+		if err := s.check(endpoint); err != nil {
+			return nil, unreachable(fmt.Errorf("discovery at %s: %w", wellKnown, err))
+		}
 	}
 	p := s.fixed(m, o)
 	p.scopes = scopes
@@ -322,7 +338,14 @@ func (s *Service) getJSON(ctx context.Context, from, token string, into any) err
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s answered %d", req.URL.Host, resp.StatusCode)
 	}
-	return json.NewDecoder(resp.Body).Decode(into)
+	return decode(resp.Body, into)
+}
+
+// decode keeps numbers as they were written: ids of users are among them.
+func decode(r io.Reader, into any) error {
+	dec := json.NewDecoder(r)
+	dec.UseNumber()
+	return dec.Decode(into)
 }
 
 // pending is what a browser that is away at a provider is to come back with.
@@ -385,7 +408,7 @@ func (s *Service) Begin(w http.ResponseWriter, r *http.Request, c *tenant.Connec
 		params = append(params, oauth2.SetAuthURLParam("login_hint", loginHint))
 	}
 	// None, because some providers answer with a form from their own site.
-	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: browser, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteNoneMode, MaxAge: int(stateTTL / time.Second)})
+	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: browser, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteNoneMode, MaxAge: int(stateTTL / time.Second)}) // #nosec G124 -- SameSite=None: see above
 	w.Header().Set("Cache-Control", "no-store")
 	http.Redirect(w, r, s.config(t, p, o).AuthCodeURL(value, params...), http.StatusFound)
 	return nil
@@ -429,7 +452,7 @@ func (s *Service) Finish(w http.ResponseWriter, r *http.Request) (state string, 
 	if err != nil || subtle.ConstantTimeCompare([]byte(hashed(cookie.Value)), []byte(pend.Browser)) != 1 {
 		return fail(restart(errors.New("the browser is another one")))
 	}
-	http.SetCookie(w, &http.Cookie{Name: cookieName, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteNoneMode, MaxAge: -1})
+	http.SetCookie(w, &http.Cookie{Name: cookieName, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteNoneMode, MaxAge: -1}) // #nosec G124 -- it takes the cookie away
 	// What cannot be believed stops the login on a page. After everything else it can go
 	// on in another way: the pages get their state back.
 	stop := fail

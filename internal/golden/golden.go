@@ -44,10 +44,10 @@ func diff(want, got []byte) string {
 
 func write(t testing.TB, path string, got []byte) {
 	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { // #nosec G301 -- a folder of the source tree, in tests alone
 		t.Fatalf("make folder of golden file: %v", err)
 	}
-	if err := os.WriteFile(path, got, 0o644); err != nil {
+	if err := os.WriteFile(path, got, 0o644); err != nil { // #nosec G306 -- a file of the source tree, in tests alone
 		t.Fatalf("write golden file: %v", err)
 	}
 }

@@ -1,6 +1,7 @@
 package docsql
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/tidwall/gjson"
 	"github.com/tidwall/sjson"
@@ -80,6 +82,35 @@ func New(d Dialect, collections []tenant.Collection) *SQL {
 
 func quote(name string) string { return `"` + name + `"` }
 
+// errNotText is what both engines say of text that only one of them could take.
+func errNotText() error {
+	return problem.New(problem.Invalid, "invalid_text", "a text is not UTF-8, or has a NUL character")
+}
+
+func storable(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
+
+// storableDoc looks for what PostgreSQL's jsonb refuses: text that is not UTF-8,
+// and NUL, which JSON writes as an escape of its own.
+func storableDoc(doc []byte) bool {
+	if !utf8.Valid(doc) {
+		return false
+	}
+	for rest := doc; ; {
+		i := bytes.Index(rest, []byte(`\u0000`))
+		if i < 0 {
+			return true
+		}
+		n := 0 // backslashes before it: an odd number of them escapes this one
+		for n < i && rest[i-1-n] == '\\' {
+			n++
+		}
+		if n%2 == 0 {
+			return false
+		}
+		rest = rest[i+1:]
+	}
+}
+
 func (s *SQL) kind(k tenant.Kind) (*kind, error) {
 	if kd, ok := s.kinds[k]; ok {
 		return kd, nil
@@ -131,6 +162,9 @@ func (s *Session) Get(k tenant.Kind, id string) (tenant.Record, error) {
 		return tenant.Record{}, err
 	}
 	rec := tenant.Record{ID: id}
+	if !storable(id) {
+		return rec, problem.New(problem.NotFound, "", "there is no such document").About(string(k))
+	}
 	found, err := s.one(kd.get, []any{s.Tenant, id}, &rec.Version, &rec.Doc)
 	if err != nil {
 		return rec, fmt.Errorf("get %s: %w", k, err)
@@ -222,6 +256,9 @@ func (s *Session) Insert(k tenant.Kind, id string, doc []byte) error {
 	if !gjson.ValidBytes(doc) {
 		return fmt.Errorf("insert %s: the document is not JSON", k)
 	}
+	if !storable(id) || !storableDoc(doc) {
+		return errNotText()
+	}
 	values := kd.values(doc)
 	sealed, err := s.seal(kd, id, doc)
 	if err != nil {
@@ -294,6 +331,9 @@ func (s *Session) Replace(k tenant.Kind, rec tenant.Record) error {
 	if !gjson.ValidBytes(rec.Doc) {
 		return fmt.Errorf("replace %s: the document is not JSON", k)
 	}
+	if !storable(rec.ID) || !storableDoc(rec.Doc) {
+		return errNotText()
+	}
 	values := kd.values(rec.Doc)
 	if len(kd.Unique) > 0 {
 		subject, err := s.taken(kd, rec.ID, values)
@@ -334,6 +374,9 @@ func (s *Session) Delete(k tenant.Kind, id string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	if !storable(id) {
+		return false, nil
+	}
 	res, err := s.Q.ExecContext(s.Ctx, kd.delete, s.Tenant, id)
 	if err != nil {
 		return false, fmt.Errorf("delete %s: %w", k, err)
@@ -355,6 +398,9 @@ func (s *Session) DeleteWhere(k tenant.Kind, where []tenant.Cond) (int, error) {
 	cond, err := b.where(s.Tenant, tenant.Query{Where: where})
 	if err != nil {
 		return 0, err
+	}
+	if b.notText {
+		return 0, errNotText()
 	}
 	res, err := s.Q.ExecContext(s.Ctx, "DELETE FROM "+quote(string(k))+" WHERE "+cond, b.args...)
 	if err != nil {
@@ -380,6 +426,9 @@ func (s *Session) Find(k tenant.Kind, q tenant.Query) (tenant.Page, error) {
 	cond, err := b.where(s.Tenant, q)
 	if err != nil {
 		return tenant.Page{}, err
+	}
+	if b.notText || !storable(q.After) {
+		return tenant.Page{}, errNotText()
 	}
 	var page tenant.Page
 	by := s.Q
@@ -450,9 +499,14 @@ type builder struct {
 	d    Dialect
 	kd   *kind
 	args []any
+
+	notText bool // a value was bound that is no text for every engine
 }
 
 func (b *builder) bind(v any) string {
+	if s, ok := v.(string); ok && !storable(s) {
+		b.notText = true
+	}
 	b.args = append(b.args, v)
 	return b.d.Placeholder(len(b.args))
 }
@@ -462,6 +516,13 @@ var ops = map[tenant.Op]string{tenant.Eq: "=", tenant.Lt: "<", tenant.Le: "<=", 
 func (b *builder) where(tenantID string, q tenant.Query) (string, error) {
 	parts := []string{"tenant = " + b.bind(tenantID)}
 	for _, c := range q.Where {
+		// Before anything folds the text, which would hide it.
+		switch v := c.Value.(type) {
+		case string:
+			b.notText = b.notText || !storable(v)
+		case []string:
+			b.notText = b.notText || !storable(strings.Join(v, ""))
+		}
 		col, ok := b.kd.columns[c.Column]
 		if c.Column == "id" {
 			col, ok = tenant.Column{Name: "id", Type: tenant.Text}, true

@@ -96,6 +96,7 @@ func (b *builder) path(field string) ([]string, error) {
 }
 
 func (b *builder) match(m *search.Match) (string, error) {
+	b.notText = b.notText || !storable(m.Text)
 	if m.Wildcard && m.Text == "*" {
 		return b.search(&search.Exists{Field: m.Field})
 	}
@@ -187,6 +188,7 @@ func span(s string) (low, high int64, ok bool) {
 }
 
 func (b *builder) between(r *search.Range) (string, error) {
+	b.notText = b.notText || !storable(r.Low) || !storable(r.High)
 	lowOp, highOp := ">", "<"
 	if r.LowIn {
 		lowOp = ">="

@@ -167,7 +167,7 @@ func (db *DB) transact(ctx context.Context, fn func(tx *sql.Tx) error) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(time.Duration(rand.Int64N(int64(try) * int64(4*time.Millisecond)))): // so that they do not meet again
+		case <-time.After(time.Duration(rand.Int64N(int64(try) * int64(4*time.Millisecond)))): // #nosec G404 -- nobody gains by guessing a wait; so that they do not meet again
 		}
 	}
 }

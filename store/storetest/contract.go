@@ -26,6 +26,7 @@ func Run(t *testing.T, open func(t *testing.T) tenant.Docs) {
 		"writes are whole":            atomicity,
 		"queries":                     queries,
 		"search":                      searches,
+		"text is UTF-8 without NUL":   texts,
 		"one of many takes":           oneTakes,
 		"no update is lost":           noLostUpdate,
 		"inserts race for one id":     insertRace,
@@ -357,6 +358,45 @@ func searches(t *testing.T, d tenant.Docs) {
 			t.Errorf("%s: got %q, %v; want %q", tt.q, ids(page), err, tt.want)
 		}
 	}
+}
+
+// texts: what PostgreSQL cannot hold is found, written and deleted nowhere, and no
+// engine falls over it.
+func texts(t *testing.T, d tenant.Docs) {
+	insert(t, d, "a", tenant.KindUser, "u1", `{"email":"a@b.test","name":"back\\\\u0000slash"}`)
+	for name, s := range map[string]string{"NUL": "u\x001", "not UTF-8": "u\xff1"} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := d.Get(t.Context(), "a", tenant.KindUser, s); !problem.Is(err, problem.NotFound) {
+				t.Errorf("get: %v, want NotFound", err)
+			}
+			for what, q := range map[string]tenant.Query{
+				"where":  {Where: []tenant.Cond{{Column: "email", Value: s}}},
+				"in":     {Where: []tenant.Cond{{Column: "email", Op: tenant.In, Value: []string{s}}}},
+				"after":  {After: s},
+				"search": {Search: &search.Query{Root: &search.Match{Field: "name", Text: s}}},
+				"field":  {Search: &search.Query{Root: &search.Exists{Field: "x" + s}}},
+			} {
+				if _, err := d.Find(t.Context(), "a", tenant.KindUser, q); !problem.Is(err, problem.Invalid) {
+					t.Errorf("find %s: %v, want Invalid", what, err)
+				}
+			}
+			err := d.Write(t.Context(), "a", func(tx tenant.Tx) error {
+				found, err := tx.Delete(tenant.KindUser, s)
+				if found {
+					t.Error("deleted")
+				}
+				return err
+			})
+			if err != nil {
+				t.Errorf("delete: %v", err)
+			}
+			wantKind(t, d.Write(t.Context(), "a", func(tx tenant.Tx) error { return tx.Insert(tenant.KindUser, s, []byte(`{}`)) }), problem.Invalid, "")
+		})
+	}
+	for _, doc := range []string{`{"name":"\u0000"}`, `{"name":"\\\u0000"}`, "{\"name\":\"\xff\"}"} {
+		wantKind(t, d.Write(t.Context(), "a", func(tx tenant.Tx) error { return tx.Insert(tenant.KindUser, "u2", []byte(doc)) }), problem.Invalid, "")
+	}
+	insert(t, d, "a", tenant.KindUser, "u3", `{"name":"\\u0000"}`)
 }
 
 func oneTakes(t *testing.T, d tenant.Docs) {
