@@ -94,7 +94,7 @@ func (c *connections) closedForRoom() uint64 {
 func maxConnections(configured int) int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil && limit.Cur > 0 {
-		return min(configured, max(16, int(limit.Cur)/2))
+		return min(configured, max(16, int(min(limit.Cur, 1<<31))/2))
 	}
 	return configured
 }

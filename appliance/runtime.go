@@ -27,7 +27,7 @@ func keepHeapFloor() {
 	tune = func(*cycle) {
 		metrics.Read(sample)
 		// Go takes 4 MiB where less lives, and before the first collection.
-		live := max(int(sample[0].Value.Uint64()), 4<<20)
+		live := max(int(min(sample[0].Value.Uint64(), 1<<62)), 4<<20)
 		percent := max(100, (heapFloor-live)*100/live)
 		if percent < set*9/10 || percent > set*11/10 { // setting it stops the world for a moment
 			debug.SetGCPercent(percent)

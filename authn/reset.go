@@ -88,7 +88,7 @@ func (s *Service) Run(ctx context.Context, tenants func(ctx context.Context) ([]
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(200*time.Millisecond + rand.N(800*time.Millisecond)):
+		case <-time.After(200*time.Millisecond + rand.N(800*time.Millisecond)): // #nosec G404 -- it blurs a time and keeps no secret
 		}
 	}
 }

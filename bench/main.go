@@ -142,8 +142,7 @@ func (b *bench) inFolder(work func(dir string) error) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	return work(dir)
+	return errors.Join(work(dir), os.RemoveAll(dir))
 }
 
 func (b *bench) run(ctx context.Context, dir string) error {

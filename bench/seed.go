@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -16,7 +17,7 @@ import (
 
 // seed adds users with a password to the store of a node that does not run. It
 // says how long it took.
-func seed(ctx context.Context, data string, users int) (time.Duration, error) {
+func seed(ctx context.Context, data string, users int) (took time.Duration, err error) {
 	key, err := seal.LoadKey(filepath.Join(data, "master.key"))
 	if err != nil {
 		return 0, err
@@ -29,7 +30,7 @@ func seed(ctx context.Context, data string, users int) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer st.Close()
+	defer func() { err = errors.Join(err, st.Close()) }()
 	hasher, err := password.New(password.Config{})
 	if err != nil {
 		return 0, err

@@ -174,14 +174,14 @@ func findSelf(hosts []preflight.Host, named string) (preflight.Host, error) {
 }
 
 func writeChangeRequest(dir string, report *preflight.Report) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.MkdirAll(dir, 0o750); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("write the change request: %w", err)
 	}
 	raw, err := report.ChangeRequest()
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "change-request.csv"), raw, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "change-request.csv"), raw, 0o600); err != nil {
 		return fmt.Errorf("write the change request: %w", err)
 	}
 	var rules []string
@@ -190,7 +190,7 @@ func writeChangeRequest(dir string, report *preflight.Report) error {
 			rules = append(rules, f.Remedy)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, "rules.txt"), []byte(strings.Join(rules, "\n")+"\n"), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "rules.txt"), []byte(strings.Join(rules, "\n")+"\n"), 0o600); err != nil {
 		return fmt.Errorf("write the change request: %w", err)
 	}
 	return nil

@@ -179,6 +179,11 @@ func (r *run) dropped(f *Finding, o outcome, what, where, from string, peer *Evi
 		f.Evidence = append(f.Evidence, "with a short time to live an answer came: the way there works, the way back does not")
 	default:
 		f.Evidence = append(f.Evidence, "no router on the way answers either")
+		// What never comes back may be dropped at this end too.
+		if d, ok := r.own.Firewall.Policy("input"); ok {
+			f.Evidence = append(f.Evidence, fmt.Sprintf("this host's own firewall drops what no rule accepts (chain %s), which may include the answers", d.Where))
+			f.Remedy = fmt.Sprintf("Accept established connections and ICMP errors on this host first (%s), then %s%s", d.Where, strings.ToLower(f.Remedy[:1]), f.Remedy[1:])
+		}
 	}
 }
 

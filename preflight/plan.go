@@ -135,6 +135,10 @@ type Check struct {
 	Closed bool `json:"must_be_closed,omitempty"`
 }
 
+func (c Check) addrPort() netip.AddrPort {
+	return netip.AddrPortFrom(c.Address, uint16(c.Port)) // #nosec G115 -- ports come from the contract, whose own are uint16
+}
+
 // Options of a plan.
 type Options struct {
 	Thorough bool                // every port of a range, not a sample of it

@@ -81,7 +81,7 @@ func newResponder(ctx context.Context, token *Token, table netcontract.Table, se
 					if slices.ContainsFunc(r.bound, func(o Bound) bool { return o.Protocol == protocol && o.Address == address && o.Port == port }) {
 						continue // two rows share a port, as 22 is for nodes and the jump host
 					}
-					where := netip.AddrPortFrom(address, uint16(port)).String()
+					where := Check{Address: address, Port: port}.addrPort().String()
 					var err error
 					if protocol == netcontract.UDP {
 						var pc net.PacketConn

@@ -63,6 +63,7 @@ type run struct {
 	clocks   map[string]Clock
 	evidence map[string]*Evidence // of peers, after the probes
 	fetched  map[string]bool      // peers that have this host's complete findings
+	own      *Evidence            // of this host
 }
 
 // Run takes part in a swarm until the report is complete, or ctx ends: then it
@@ -183,16 +184,16 @@ func (r *run) arrive(ctx context.Context) {
 		var names []string
 		for _, c := range r.checks {
 			if slices.Contains(missing, c.To) && c.Protocol == netcontract.TCP {
-				targets, names = append(targets, probe.Target{Address: netip.AddrPortFrom(c.Address, uint16(c.Port))}), append(names, c.To)
+				targets, names = append(targets, probe.Target{Address: c.addrPort()}), append(names, c.To)
 			}
 		}
 		if len(targets) == 0 {
 			return
 		}
 		var wg sync.WaitGroup
-		for i, p := range probe.TCP(ctx, targets, min(connectTime, max(50*time.Millisecond, time.Until(deadline)))) {
+		probe.Each(ctx, targets, min(connectTime, max(50*time.Millisecond, time.Until(deadline))), func(i int, p probe.Result) {
 			if p.Conn == nil {
-				continue
+				return
 			}
 			wg.Go(func() {
 				defer p.Conn.Close()
@@ -202,7 +203,7 @@ func (r *run) arrive(ctx context.Context) {
 					r.mu.Unlock()
 				}
 			})
-		}
+		})
 		wg.Wait()
 		if missing = r.missing(); len(missing) == 0 || !time.Now().Before(deadline) {
 			return
@@ -287,6 +288,7 @@ func (r *run) work(ctx context.Context) {
 	if ctx.Err() == nil {
 		r.look(ctx, found)
 	}
+	r.own = gather(ctx)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i, c := range r.checks {
@@ -320,11 +322,11 @@ func (r *run) tcp(ctx context.Context, found []outcome) {
 	var index []int
 	for i, c := range r.checks {
 		if c.Protocol == netcontract.TCP {
-			targets, index = append(targets, probe.Target{Address: netip.AddrPortFrom(c.Address, uint16(c.Port))}), append(index, i)
+			targets, index = append(targets, probe.Target{Address: c.addrPort()}), append(index, i)
 		}
 	}
 	var wg sync.WaitGroup
-	for n, p := range probe.TCP(ctx, targets, connectTime) {
+	probe.Each(ctx, targets, connectTime, func(n int, p probe.Result) {
 		i := index[n]
 		o := outcome{by: p.By, text: p.ICMP, rtt: p.Took, err: p.Err}
 		switch p.Outcome {
@@ -332,7 +334,7 @@ func (r *run) tcp(ctx context.Context, found []outcome) {
 			o.verdict = Closed
 		case probe.Rejected:
 			o.verdict = Rejected
-			if p.ICMP == "host unreachable" && p.By == p.Local {
+			if p.By == p.Local {
 				o.verdict = Unreachable // this host's own kernel: the neighbour does not answer
 			}
 		case probe.Dropped:
@@ -346,10 +348,10 @@ func (r *run) tcp(ctx context.Context, found []outcome) {
 				defer p.Conn.Close()
 				found[i] = r.identify(ctx, r.checks[i], p.Conn, o)
 			})
-			continue
+			return
 		}
 		found[i] = o
-	}
+	})
 	wg.Wait()
 }
 
@@ -367,7 +369,7 @@ func (r *run) identify(ctx context.Context, c Check, conn net.Conn, o outcome) o
 	case err == nil:
 		o.verdict = Open
 		r.mu.Lock()
-		r.working[c.To] = netip.AddrPortFrom(c.Address, uint16(c.Port))
+		r.working[c.To] = c.addrPort()
 		r.mu.Unlock()
 	default:
 		// Whether the port's own program or somebody else answers shows when the peer says
@@ -397,7 +399,7 @@ func (r *run) intercepted(ctx context.Context, c Check) (issuer string, by netip
 	var d net.Dialer
 	ctx, cancel := context.WithTimeout(ctx, exchangeTime)
 	defer cancel()
-	raw, err := d.DialContext(ctx, "tcp", netip.AddrPortFrom(c.Address, uint16(c.Port)).String())
+	raw, err := d.DialContext(ctx, "tcp", c.addrPort().String())
 	if err != nil {
 		return "", by, false
 	}
@@ -421,7 +423,7 @@ func (r *run) intercepted(ctx context.Context, c Check) (issuer string, by netip
 // blackHole sends and asks for as much as needs full packets, after a small
 // message has passed.
 func (r *run) blackHole(ctx context.Context, c Check) (size int, is bool) {
-	address := netip.AddrPortFrom(c.Address, uint16(c.Port)).String()
+	address := c.addrPort().String()
 	try := func(segment int) bool {
 		d := net.Dialer{Timeout: exchangeTime, Control: segmentSize(segment)}
 		conn, err := d.DialContext(ctx, "tcp", address)
@@ -451,7 +453,7 @@ func (r *run) blackHole(ctx context.Context, c Check) (size int, is bool) {
 
 func (r *run) udp(ctx context.Context, c Check) (o outcome) {
 	o.verdict = Dropped
-	address := netip.AddrPortFrom(c.Address, uint16(c.Port))
+	address := c.addrPort()
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "udp", address.String())
 	if err != nil {
@@ -516,14 +518,14 @@ func (r *run) look(ctx context.Context, found []outcome) {
 	for i, c := range r.checks {
 		if found[i].verdict == Dropped && c.Protocol == netcontract.TCP {
 			wg.Go(func() {
-				found[i].hops = probe.Trace(ctx, probe.Target{Address: netip.AddrPortFrom(c.Address, uint16(c.Port))}, traceTime)
+				found[i].hops = probe.Trace(ctx, probe.Target{Address: c.addrPort()}, traceTime)
 			})
 		}
 		if found[i].verdict == Open && c.Protocol == netcontract.TCP && !onLink(c.Address) {
 			wg.Go(func() {
 				// A peer that is not on this link is two hops away at least: whoever accepts after
 				// one is not the peer, whatever it passes on.
-				t := probe.Target{Address: netip.AddrPortFrom(c.Address, uint16(c.Port)), TTL: 1}
+				t := probe.Target{Address: c.addrPort(), TTL: 1}
 				if p := probe.TCP(ctx, []probe.Target{t}, traceTime)[0]; p.Conn != nil {
 					_ = p.Conn.Close()
 					found[i].verdict = TransparentProxy

@@ -142,7 +142,7 @@ func (t *Token) encode(direction string, v any) ([]byte, error) {
 	}
 	out := make([]byte, headerSize, headerSize+size)
 	copy(out, magic)
-	binary.BigEndian.PutUint32(out[len(magic):], uint32(size))
+	binary.BigEndian.PutUint32(out[len(magic):], uint32(size)) // #nosec G115 -- at most maxMessage
 	nonce := make([]byte, aead.NonceSize())
 	rand.Read(nonce)
 	out = append(out, nonce...)

@@ -68,46 +68,53 @@ type attempt struct {
 // the latest after timeout. Results are in the order of the targets.
 func TCP(ctx context.Context, targets []Target, timeout time.Duration) []Result {
 	results := make([]Result, len(targets))
+	Each(ctx, targets, timeout, func(i int, r Result) { results[i] = r })
+	return results
+}
+
+// Each is TCP that hands each result over when it is there, to a function that
+// must not wait: the other probes wait for it.
+func Each(ctx context.Context, targets []Target, timeout time.Duration, settled func(i int, r Result)) {
 	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
-		for i := range results {
-			results[i] = Result{Outcome: Failed, Err: fmt.Errorf("make an epoll instance: %w", err)}
+		for i := range targets {
+			settled(i, Result{Outcome: Failed, Err: fmt.Errorf("make an epoll instance: %w", err)})
 		}
-		return results
+		return
 	}
-	defer unix.Close(ep)
+	defer func() { _ = unix.Close(ep) }() // nothing is lost with it
 	began := time.Now()
 	open := map[int32]*attempt{}
 	defer func() {
 		for _, a := range open {
-			results[a.index] = Result{Outcome: Dropped}
+			settled(a.index, Result{Outcome: Dropped})
 			_ = unix.Close(a.fd) // nothing was connected
 		}
 	}()
 	for i, t := range targets {
 		a, err := connect(t)
 		if err != nil {
-			results[i] = failed(err)
+			settled(i, failed(err))
 			continue
 		}
 		a.index = i
-		if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, a.fd, &unix.EpollEvent{Events: unix.EPOLLOUT | unix.EPOLLERR, Fd: int32(a.fd)}); err != nil {
-			results[i] = Result{Outcome: Failed, Err: err}
+		if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, a.fd, &unix.EpollEvent{Events: unix.EPOLLOUT | unix.EPOLLERR, Fd: a.id()}); err != nil {
+			settled(i, Result{Outcome: Failed, Err: err})
 			_ = unix.Close(a.fd)
 			continue
 		}
-		open[int32(a.fd)] = a
+		open[a.id()] = a
 	}
 	events := make([]unix.EpollEvent, maxEvents)
 	for len(open) > 0 {
 		left := timeout - time.Since(began)
 		if left <= 0 || ctx.Err() != nil {
-			return results
+			return
 		}
 		// Woken often enough to notice the end of ctx.
 		n, err := unix.EpollWait(ep, events, int(min(left, 50*time.Millisecond).Milliseconds())+1)
 		if err != nil && !errors.Is(err, unix.EINTR) {
-			return results
+			return
 		}
 		for _, e := range events[:max(n, 0)] {
 			a := open[e.Fd]
@@ -115,11 +122,13 @@ func TCP(ctx context.Context, targets []Target, timeout time.Duration) []Result 
 				continue
 			}
 			delete(open, e.Fd)
-			results[a.index] = a.result
+			settled(a.index, a.result)
 		}
 	}
-	return results
 }
+
+// id is the descriptor as epoll has it.
+func (a *attempt) id() int32 { return int32(a.fd) } // #nosec G115 -- the kernel's descriptors are of this size
 
 func failed(err error) Result {
 	for _, e := range []error{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EADDRNOTAVAIL} {
@@ -180,7 +189,7 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	s := &unix.SockaddrInet6{Port: int(a.Port()), Addr: addr.As16()}
 	if zone := addr.Zone(); zone != "" {
 		if i, err := net.InterfaceByName(zone); err == nil {
-			s.ZoneId = uint32(i.Index)
+			s.ZoneId = uint32(i.Index) // #nosec G115 -- the kernel's own index
 		}
 	}
 	return s
@@ -262,7 +271,7 @@ func icmpError(fd int, v6 bool) (by netip.Addr, what string, found bool) {
 			if !recverr || len(m.Data) < size {
 				continue
 			}
-			e := *(*unix.SockExtendedErr)(unsafe.Pointer(&m.Data[0]))
+			e := *(*unix.SockExtendedErr)(unsafe.Pointer(&m.Data[0])) // #nosec G103 -- the length was checked
 			if e.Origin != unix.SO_EE_ORIGIN_ICMP && e.Origin != unix.SO_EE_ORIGIN_ICMP6 {
 				continue
 			}
