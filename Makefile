@@ -41,7 +41,7 @@ fuzz: ## Run each fuzz target for a minute (FUZZTIME=1m)
 	@scripts/fuzz
 
 golden: ## Rewrite the golden files and generated documents
-	@go test ./... -run 'Golden|Generated' -update
+	@go test $$(grep -rl --include=*_test.go internal/golden . | xargs -n1 dirname | sort -u) -run 'Golden|Generated' -update
 	@scripts/linked -update
 
 reproducible: ## Build the last commit twice, in two places, and compare the bytes

@@ -25,6 +25,7 @@ func (n *Node) localHandler(main http.Handler) http.Handler {
 	local := http.NewServeMux()
 	local.Handle("GET /status", web.Handle(n.localStatus, render))
 	local.Handle("GET /social-hosts", web.Handle(n.localSocialHosts, render))
+	local.Handle("GET /network-audit", web.Handle(n.localAudit, render))
 	local.Handle("POST /token", web.Handle(n.localToken, render))
 	// Profiles show addresses and, in a heap, what was in them: the socket's mode
 	// keeps them to the node's own user.

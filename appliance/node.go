@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/portcullis-id/portcullis/audit"
 	"github.com/portcullis-id/portcullis/authn"
 	"github.com/portcullis-id/portcullis/dashboard"
 	"github.com/portcullis-id/portcullis/egress"
@@ -80,6 +81,7 @@ type Node struct {
 	setup     *dashboard.Setup
 	upstream  *upstream.Service
 	gate      *overload.Gate
+	audit     *audit.Watch
 	conns     map[string]*connections // by surface
 	rooms     roster
 
@@ -128,6 +130,7 @@ func (n *Node) Run(ctx context.Context) error {
 	for name, run := range map[string]func(context.Context) error{
 		"tenant logs": n.log.Run, "mail": n.outbox.Run, "purge": n.purge,
 		"integrity":       n.verify,
+		"network audit":   n.audit.Run,
 		"password resets": func(ctx context.Context) error { return n.users.Run(ctx, n.mgmt.Tenants) },
 		"jobs":            func(ctx context.Context) error { return n.mgmt.Run(ctx, n.mgmt.Tenants) },
 	} {
@@ -242,6 +245,7 @@ func (n *Node) build(ctx context.Context) (err error) {
 			return err
 		}
 	}
+	n.buildAudit()
 	if err := n.buildHealth(); err != nil {
 		return err
 	}
@@ -471,7 +475,7 @@ func (n *Node) buildHealth() error {
 	n.health, err = health.New(health.Config{Key: key, Now: n.opts.Now},
 		health.CPU(health.System{}), health.Memory(health.System{}), health.Disk(health.System{}, "/", n.cfg.Data),
 		health.Services(n.rooms.status),
-		health.Network(func(context.Context) []string { return nil }, health.Ping),
+		health.Network(func(context.Context) []string { return nil }, health.Ping, n.audit.Problem),
 		health.Internet(func() string { return "" }, func(context.Context, string) error { return nil }),
 		health.Email(smtp, func(ctx context.Context, _ string) error { return n.smtp.Check(ctx) }),
 		health.DB(n.store.Ping),

@@ -14,14 +14,19 @@ import (
 // node's work (docs/performance.md).
 const heapFloor = 48 << 20
 
-// keepHeapFloor tunes the collector after each collection: to heapFloor, or to
-// Go's own rule once the live heap is larger than half of it. It leaves everything
-// alone where the operator has set GOGC.
+// memoryFloor is what Go may hold of memory, in bytes, before it gives back to the
+// system what it does not use: hashes come and go with 19 MiB each, and Go keeps
+// the room of all that it ever had at a time.
+const memoryFloor = 104 << 20
+
+// keepHeapFloor tunes the collector after each collection: to heapFloor and
+// memoryFloor, or to Go's own rule and three times the live heap once that is
+// larger. It leaves alone what the operator has set with GOGC or GOMEMLIMIT.
 func keepHeapFloor() {
-	if os.Getenv("GOGC") != "" {
+	if os.Getenv("GOGC") != "" || os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
-	set := 0
+	set, limit := 0, 0
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	var tune func(*cycle)
 	tune = func(*cycle) {
@@ -32,6 +37,10 @@ func keepHeapFloor() {
 		if percent < set*9/10 || percent > set*11/10 { // setting it stops the world for a moment
 			debug.SetGCPercent(percent)
 			set = percent
+		}
+		if memory := max(memoryFloor, 3*live); memory != limit {
+			debug.SetMemoryLimit(int64(memory))
+			limit = memory
 		}
 		runtime.SetFinalizer(&cycle{}, tune) // runs after the next collection
 	}

@@ -139,6 +139,31 @@ func (n *node) stop() error {
 	}
 }
 
+// alone waits until the node has no other process at work, which is the search for
+// damage after a start.
+func (n *node) alone(ctx context.Context) error {
+	for {
+		// Children belong to the thread that made them; there are few.
+		tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", n.cmd.Process.Pid))
+		if err != nil {
+			return err
+		}
+		var raw []byte
+		for _, t := range tasks {
+			more, _ := os.ReadFile(t) // a thread may end meanwhile
+			raw = append(raw, more...)
+		}
+		if len(bytes.TrimSpace(raw)) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
 // rss is the node's resident memory in MiB.
 func (n *node) rss() (float64, error) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.cmd.Process.Pid))

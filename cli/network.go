@@ -2,6 +2,9 @@ package cli
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"os"
 
 	"github.com/portcullis-id/portcullis/client"
 	"github.com/portcullis-id/portcullis/netcontract"
@@ -9,6 +12,8 @@ import (
 
 type networkCmd struct {
 	Contract networkContractCmd `cmd:"" help:"Print every port, direction and host of the appliance."`
+	Audit    networkAuditCmd    `cmd:"" help:"Compare the sockets of the node on this host with the contract."`
+	Diff     networkDiffCmd     `cmd:"" help:"Compare two profiles of the contract, or a contract that was saved as JSON."`
 }
 
 type networkContractCmd struct {
@@ -53,4 +58,92 @@ func (c *networkContractCmd) Run(ctx context.Context, std IO) error {
 		table = table.WithHosts(netcontract.Social, hosts...)
 	}
 	return netcontract.Render(std.Out, table, format)
+}
+
+type networkAuditCmd struct {
+	local
+	output
+}
+
+func (networkAuditCmd) Help() string {
+	return `A node does this by itself every minute: a socket of no row is an error in its log, the metric
+portcullis_network_undeclared_sockets and the answer of the health check network. Exit code 1 means that
+there is one.
+
+Example:
+  portcullis network audit --data /var/lib/portcullis`
+}
+
+func (c *networkAuditCmd) Run(ctx context.Context, std IO) error {
+	a, err := client.NewLocal(c.Data).Audit(ctx)
+	if err != nil {
+		return err
+	}
+	err = c.print(std.Out, a, func(w io.Writer) {
+		fmt.Fprintf(w, "%d listeners and %d outgoing connections, %d of no row\n", a.Listeners, a.Outgoing, len(a.Findings))
+		for _, f := range a.Findings {
+			fmt.Fprintln(w, f.Sentence)
+		}
+	})
+	if err == nil && len(a.Findings) > 0 {
+		err = silentExit(ExitFailed)
+	}
+	return err
+}
+
+type networkDiffCmd struct {
+	output
+	Old string `arg:"" help:"Profile, or a file of network contract --format json."`
+	New string `arg:"" help:"Profile, or a file of network contract --format json."`
+}
+
+func (networkDiffCmd) Help() string {
+	return `Shows the rows that were added, removed and changed, so that a firewall is ready before a version or a
+profile is. Exit code 1 means that they differ.
+
+Examples:
+  portcullis network diff psaas portcullis
+  portcullis network contract -o json > before.json
+  portcullis network diff before.json portcullis`
+}
+
+func (c *networkDiffCmd) Run(std IO) error {
+	before, err := contractOf(c.Old)
+	if err != nil {
+		return err
+	}
+	after, err := contractOf(c.New)
+	if err != nil {
+		return err
+	}
+	changes := netcontract.Diff(before, after)
+	err = c.print(std.Out, changes, func(w io.Writer) {
+		for _, ch := range changes {
+			fmt.Fprintln(w, ch)
+		}
+		if len(changes) == 0 {
+			fmt.Fprintln(w, "no row differs")
+		}
+	})
+	if err == nil && len(changes) > 0 {
+		err = silentExit(ExitFailed)
+	}
+	return err
+}
+
+// contractOf reads a profile's contract, or one that was saved.
+func contractOf(name string) ([]netcontract.Line, error) {
+	if profile, err := netcontract.ParseProfile(name); err == nil {
+		table, err := netcontract.Contract(profile)
+		return table.Lines(), err
+	}
+	raw, err := os.ReadFile(name)
+	if err != nil {
+		return nil, usageError(fmt.Sprintf("%s is neither a profile (portcullis, psaas) nor a file that can be read: %v", name, err))
+	}
+	lines, err := netcontract.ParseLines(raw)
+	if err != nil {
+		return nil, usageError(fmt.Sprintf("%s is no contract as `network contract --format json` writes it: %v", name, err))
+	}
+	return lines, nil
 }

@@ -130,6 +130,9 @@ func (c *preflightRunCmd) probe(ctx context.Context, std IO) (*preflight.Report,
 	if err != nil {
 		return nil, nil, err
 	}
+	if len(hosts) < 2 {
+		return nil, nil, usageError("--peers names this host alone: name the others too")
+	}
 	rows := make([]netcontract.RowID, len(c.Row))
 	for i, r := range c.Row {
 		rows[i] = netcontract.RowID(r)

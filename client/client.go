@@ -89,6 +89,25 @@ func (l *Local) Status(ctx context.Context) (Status, error) {
 	return s, l.do(ctx, http.MethodGet, LocalHost, "/status", "", nil, &s)
 }
 
+// Audit is what a node's sockets are against the network contract.
+type Audit struct {
+	At        time.Time `json:"at"`
+	Listeners int       `json:"listeners"`
+	Outgoing  int       `json:"outgoing"`
+	Findings  []struct {
+		Protocol string `json:"protocol"`
+		Local    string `json:"local"`
+		Remote   string `json:"remote,omitempty"`
+		Sentence string `json:"sentence"`
+	} `json:"findings"`
+}
+
+// Audit lets the node look at its own sockets now.
+func (l *Local) Audit(ctx context.Context) (Audit, error) {
+	var a Audit
+	return a, l.do(ctx, http.MethodGet, LocalHost, "/network-audit", "", nil, &a)
+}
+
 // SocialHosts lists the outside hosts of the connections that exist: the peers of
 // the contract's row social.
 func (l *Local) SocialHosts(ctx context.Context) ([]string, error) {

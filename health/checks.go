@@ -39,10 +39,14 @@ func Services(status func(ctx context.Context) map[string]error) Check {
 	}}
 }
 
-// Network fails when a node of the cluster does not answer a ping. peers gives
-// the other nodes' addresses; a single node has none, and is fine.
-func Network(peers func(ctx context.Context) []string, ping func(ctx context.Context, address string) error) Check {
+// Network fails when a node of the cluster does not answer a ping, or when
+// undeclared names a socket of this process that no row of the contract declares.
+// peers gives the other nodes' addresses; a single node has none, and is fine.
+func Network(peers func(ctx context.Context) []string, ping func(ctx context.Context, address string) error, undeclared func() string) Check {
 	return Check{Name: NameNetwork, Run: func(ctx context.Context) Result {
+		if found := undeclared(); found != "" {
+			return Result{Value: 1, Unit: "undeclared", Message: found}
+		}
 		nodes := peers(ctx)
 		if len(nodes) == 0 {
 			return Result{OK: true, Message: "there is no other node"}

@@ -354,7 +354,7 @@ func TestChecks(t *testing.T) {
 				return e
 			}
 			return nil
-		})
+		}, func() string { return "" })
 	}
 	internet := func(source string, e error) health.Check {
 		return health.Internet(func() string { return source }, func(context.Context, string) error { return e })

@@ -1,0 +1,65 @@
+package appliance
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/portcullis-id/portcullis/audit"
+	"github.com/portcullis-id/portcullis/netcontract"
+	"github.com/portcullis-id/portcullis/web"
+)
+
+// auditEvery is how often a node looks at its own sockets.
+const auditEvery = time.Minute
+
+// declared is what this node may do: the contract's rows, at the ports that its
+// configuration gives them.
+func (c *Config) declared(table netcontract.Table) audit.Declared {
+	d := audit.FromContract(table)
+	for row, port := range map[netcontract.RowID][]int{netcontract.LB: {c.Listen.HTTPS, c.Listen.HTTP}, netcontract.Health: {c.Listen.Health}} {
+		for _, p := range port {
+			d.Listen = append(d.Listen, audit.Endpoint{Row: row, Protocol: "tcp", Port: p})
+		}
+	}
+	dial := func(row netcontract.RowID, port int) {
+		d.Dial = append(d.Dial, audit.Endpoint{Row: row, Protocol: "tcp", Port: port})
+	}
+	dial(netcontract.SMTP, c.SMTP.Port)
+	for row, raw := range map[netcontract.RowID]string{netcontract.Database: c.Database.DSN.Reveal(), netcontract.Traces: c.Traces.Endpoint, netcontract.Social: c.Network.Proxy} {
+		if u, err := url.Parse(raw); err == nil && u.Host != "" {
+			port := u.Port()
+			if port == "" {
+				port = map[string]string{"postgres": "5432", "postgresql": "5432", "http": "80", "https": "443"}[u.Scheme]
+			}
+			if p, err := strconv.Atoi(port); err == nil {
+				dial(row, p)
+			}
+		}
+	}
+	if c.Dev || len(c.Network.AllowedHosts) > 0 {
+		// Providers that the operator has named inside the network may be on any port.
+		d.Trusted = func(a netip.Addr) bool { return a.IsPrivate() || a.IsLoopback() }
+	}
+	return d
+}
+
+func (n *Node) buildAudit() {
+	n.audit = audit.NewWatch(n.cfg.declared(n.contract), auditEvery, func(ctx context.Context, f audit.Finding) {
+		n.logger.ErrorContext(ctx, "a socket of no row of the network contract", "protocol", f.Protocol, "local", f.Local, "remote", f.Remote, "finding", f.Sentence)
+	})
+	n.metrics.Gauge("portcullis_network_undeclared_sockets", "Listeners and connections of this process that no row of the network contract declares.",
+		func() float64 { return float64(n.audit.Findings()) })
+}
+
+// localAudit looks now, for `portcullis network audit`.
+func (n *Node) localAudit(w http.ResponseWriter, _ *http.Request) error {
+	report, err := n.audit.Look()
+	if err != nil {
+		return err
+	}
+	return web.JSON(w, http.StatusOK, report)
+}
