@@ -17,7 +17,7 @@ const heapFloor = 48 << 20
 // memoryFloor is what Go may hold of memory, in bytes, before it gives back to the
 // system what it does not use: hashes come and go with 19 MiB each, and Go keeps
 // the room of all that it ever had at a time.
-const memoryFloor = 104 << 20
+const memoryFloor = 88 << 20
 
 // keepHeapFloor tunes the collector after each collection: to heapFloor and
 // memoryFloor, or to Go's own rule and three times the live heap once that is

@@ -29,6 +29,10 @@ var mayDial = map[string]string{
 	"egress":         "it is the dialer",
 	"store/postgres": "the row database: the driver connects to the operator's database alone",
 	"client":         "it runs at the operator's desk and calls the appliance",
+	"bench":          "it measures a node from outside, and is no part of one",
+	"internal/lab":   "it is for tests",
+	"preflight":      "it probes the rows themselves, between hosts that its operator names; no node does",
+	"probe":          "it is what preflight probes with",
 	"cli":            "it runs at the operator's desk and calls the appliance",
 	"e2e":            "tests that call the appliance from outside",
 }

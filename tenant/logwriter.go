@@ -22,7 +22,7 @@ const maxBatch = 500
 // gather is how long events are collected before they are written. Each commit
 // waits for the disk: without it, a node under load would make one for each few
 // events.
-const gather = 20 * time.Millisecond
+const gather = 50 * time.Millisecond
 
 // LogWriter writes events of all tenants in batches: what comes while one batch
 // is being written makes up the next. When the store is away for so long that

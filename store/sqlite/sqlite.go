@@ -46,7 +46,7 @@ const maxBatch = 256
 
 // readers is how many connections read at the same time: reading is work for a
 // processor, so that more would only hold more memory.
-func readers() int { return max(2, runtime.GOMAXPROCS(0)) }
+func readers() int { return min(max(2, runtime.NumCPU()), 8) }
 
 // DB is a SQLite database.
 type DB struct {
