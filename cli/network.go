@@ -11,9 +11,10 @@ import (
 )
 
 type networkCmd struct {
-	Contract networkContractCmd `cmd:"" help:"Print every port, direction and host of the appliance."`
-	Audit    networkAuditCmd    `cmd:"" help:"Compare the sockets of the node on this host with the contract."`
-	Diff     networkDiffCmd     `cmd:"" help:"Compare two profiles of the contract, or a contract that was saved as JSON."`
+	Contract  networkContractCmd  `cmd:"" help:"Print every port, direction and host of the appliance."`
+	Audit     networkAuditCmd     `cmd:"" help:"Compare the sockets of the node on this host with the contract."`
+	Addresses networkAddressesCmd `cmd:"" help:"Compare what the contract's outside hosts lead to now with what is published."`
+	Diff      networkDiffCmd      `cmd:"" help:"Compare two profiles of the contract, or a contract that was saved as JSON."`
 }
 
 type networkContractCmd struct {

@@ -35,6 +35,7 @@ type LogWriter struct {
 
 	mu      sync.Mutex
 	pending []pendingEvent
+	taken   int // events that a flush has in hand
 	dropped uint64
 	seq     uint32
 }
@@ -59,7 +60,7 @@ func (w *LogWriter) Append(tenant string, e LogEvent) {
 	e.Date = e.Date.UTC().Truncate(time.Millisecond)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.pending) >= maxPending {
+	if len(w.pending)+w.taken >= maxPending {
 		w.dropped++
 		return
 	}
@@ -123,20 +124,10 @@ func (w *LogWriter) Run(ctx context.Context) error {
 	}
 }
 
-// Flush writes what waits now.
-func (w *LogWriter) Flush(ctx context.Context) error {
-	for w.waiting() > 0 {
-		if err := w.flush(ctx); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func (w *LogWriter) waiting() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.pending)
+	return len(w.pending) + w.taken
 }
 
 func (w *LogWriter) poke() {
@@ -146,21 +137,50 @@ func (w *LogWriter) poke() {
 	}
 }
 
-// flush writes one batch for each tenant that has events in the first maxBatch.
-// What could not be written goes back to the front.
+// flush writes what waits, maxBatch events at a time. What could not be written
+// goes back to the front.
 func (w *LogWriter) flush(ctx context.Context) error {
 	w.mu.Lock()
-	n := min(len(w.pending), maxBatch)
-	batch := append([]pendingEvent(nil), w.pending[:n]...)
-	w.pending = append(w.pending[:0], w.pending[n:]...)
+	taken := w.pending
+	w.pending = nil
+	w.taken = len(taken)
 	w.mu.Unlock()
 
+	var failed error
+	var back []pendingEvent
+	for len(taken) > 0 {
+		n := min(len(taken), maxBatch)
+		rest, err := w.write(ctx, taken[:n])
+		back = append(back, rest...)
+		if err != nil {
+			failed = err
+			back = append(back, taken[n:]...)
+			break
+		}
+		taken = taken[n:]
+		w.mu.Lock()
+		w.taken = len(taken)
+		w.mu.Unlock()
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.taken = 0
+	if len(back) > 0 {
+		w.pending = append(back, w.pending...)
+	}
+	if len(w.pending) > 0 {
+		w.poke()
+	}
+	return failed
+}
+
+// write writes a batch, one commit for each tenant in it, and returns the events
+// that could not be written.
+func (w *LogWriter) write(ctx context.Context, batch []pendingEvent) (back []pendingEvent, failed error) {
 	byTenant := map[string][]LogEvent{}
 	for _, p := range batch {
 		byTenant[p.tenant] = append(byTenant[p.tenant], p.event)
 	}
-	var failed error
-	var back []pendingEvent
 	for t, events := range byTenant {
 		err := w.docs.Write(ctx, t, func(tx Tx) error {
 			for _, e := range events {
@@ -178,13 +198,5 @@ func (w *LogWriter) flush(ctx context.Context) error {
 			}
 		}
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(back) > 0 {
-		w.pending = append(back, w.pending...)
-	}
-	if len(w.pending) > 0 {
-		w.poke()
-	}
-	return failed
+	return back, failed
 }

@@ -378,3 +378,60 @@ func relay(t *testing.T, l *lab.Lab, port int, to string, toPort int) {
 		}()
 	}
 }
+
+// TestOutsideHostsThatMoved asks a name server that has news.
+func TestOutsideHostsThatMoved(t *testing.T) {
+	l := lab.New(t, lab.Options{Nodes: 1})
+	exe, err := exec.LookPath("portcullis")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func() map[string]string {
+		t.Helper()
+		raw, _ := l.Host("node1").Command(t.Context(), exe, "network", "addresses", "--profile", "psaas", "-o", "json").Output() // exit 1 is an answer
+		var hosts []struct {
+			Host   string
+			Gained []string
+			Gone   []string
+			Error  string
+		}
+		if err := json.Unmarshal(raw, &hosts); err != nil {
+			t.Fatalf("%v: %s", err, raw)
+		}
+		out := map[string]string{}
+		for _, h := range hosts {
+			out[h.Host] = fmt.Sprint(h.Gained, h.Gone, h.Error)
+		}
+		return out
+	}
+	table, err := netcontract.Contract(netcontract.ProfilePSaaS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dns := l.DNS()
+	var moved netcontract.Host
+	for _, row := range table.Rows() {
+		for _, h := range row.Hosts {
+			addrs := h.Addresses
+			if len(addrs) == 0 {
+				addrs = []netip.Addr{netip.MustParseAddr("198.51.100.1")}
+			} else {
+				moved = h
+			}
+			dns.Set(h.Name, addrs...)
+		}
+	}
+	for host, got := range ask() {
+		if got != "[] []" {
+			t.Errorf("%s, as published: %s", host, got)
+		}
+	}
+	dns.Set(moved.Name, netip.MustParseAddr("198.51.100.99"))
+	if got := ask()[moved.Name]; got != fmt.Sprint([]string{"198.51.100.99"}, moved.Addresses, "") {
+		t.Errorf("moved: %s", got)
+	}
+	dns.NXDomain("node1", moved.Name)
+	if got := ask()[moved.Name]; got != "[] []the name does not resolve" {
+		t.Errorf("gone: %s", got)
+	}
+}
