@@ -343,7 +343,7 @@ func relay(t *testing.T, l *lab.Lab, port int, to string, toPort int) {
 	t.Helper()
 	r := l.Router()
 	for _, v6 := range []bool{false, true} {
-		listenOn, target := "0.0.0.0", address(to)(l, v6)
+		listenOn := "0.0.0.0"
 		if v6 {
 			listenOn = "::"
 		}
@@ -363,9 +363,7 @@ func relay(t *testing.T, l *lab.Lab, port int, to string, toPort int) {
 				}
 				go func() {
 					defer c.Close()
-					if c.RemoteAddr().(*net.TCPAddr).IP.To4() == nil {
-						target = address(to)(l, true)
-					}
+					target := address(to)(l, c.RemoteAddr().(*net.TCPAddr).IP.To4() == nil)
 					up, err := r.Dial(t.Context(), "tcp", netip.AddrPortFrom(target, uint16(toPort)).String())
 					if err != nil {
 						return
