@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/portcullis-id/portcullis/config"
+	"github.com/portcullis-id/portcullis/firewall"
 	"github.com/portcullis-id/portcullis/netcontract"
 	"github.com/portcullis-id/portcullis/signing"
 	"github.com/portcullis-id/portcullis/tenant"
@@ -90,6 +91,50 @@ type NetworkConfig struct {
 	Profile      string   `yaml:"profile" doc:"Profile of the network contract: portcullis or psaas."`
 	AllowedHosts []string `yaml:"allowed_private_hosts" doc:"Names or CIDR blocks inside your network that identity providers may live on; all other private addresses are refused."`
 	Proxy        string   `yaml:"proxy" doc:"http://HOST:PORT of the proxy for outgoing calls; empty means none."`
+
+	Sites SitesConfig `yaml:"sites"`
+}
+
+// SitesConfig says who is on the other side of the contract's rows, for the rules
+// that are rendered and compared. Peers are ADDRESS, NETWORK/BITS, HOST or
+// HOST=ADDRESS[+ADDRESS].
+type SitesConfig struct {
+	Nodes      []string `yaml:"nodes" doc:"All nodes of the cluster: ADDRESS, or NAME=ADDRESS+ADDRESS."`
+	LB         []string `yaml:"lb" doc:"Load balancers: addresses or networks."`
+	Depot      []string `yaml:"depot" doc:"The depot of updates, assets and examples: HOST, HOST=ADDRESS, addresses or networks."`
+	CLI        []string `yaml:"cli" doc:"Where the command line is used from."`
+	Monitoring []string `yaml:"monitoring" doc:"Who reads the health endpoints."`
+	JumpHost   []string `yaml:"jump_host" doc:"Jump hosts."`
+	DNS        []string `yaml:"dns" doc:"Name servers."`
+	Providers  []string `yaml:"providers" doc:"Identity providers that users log in through."`
+}
+
+// Validate implements config.Validator.
+func (s *SitesConfig) Validate(report func(key, reason string)) {
+	for site, list := range s.named() {
+		if _, err := firewall.ParseSites(map[firewall.Site][]string{site: list}); err != nil {
+			key, reason, _ := strings.Cut(err.Error(), ": ")
+			report(strings.ReplaceAll(key, "-", "_"), reason)
+		}
+	}
+}
+
+func (s *SitesConfig) named() map[firewall.Site][]string {
+	return map[firewall.Site][]string{firewall.Nodes: s.Nodes, firewall.LoadBalancers: s.LB, firewall.Depot: s.Depot, firewall.CLI: s.CLI,
+		firewall.Monitoring: s.Monitoring, firewall.JumpHosts: s.JumpHost, firewall.DNS: s.DNS, firewall.Providers: s.Providers}
+}
+
+// Sites are the peers that the configuration names, with the mail server and the
+// collector of traces.
+func (c *Config) Sites() map[firewall.Site][]string {
+	named := c.Network.Sites.named()
+	if c.SMTP.Host != "" {
+		named[firewall.Mail] = []string{c.SMTP.Host}
+	}
+	if u, err := url.Parse(c.Traces.Endpoint); err == nil && u.Hostname() != "" {
+		named[firewall.Traces] = []string{u.Hostname()}
+	}
+	return named
 }
 
 // PasswordConfig bounds the work of hashing.

@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/portcullis-id/portcullis/client"
+	"github.com/portcullis-id/portcullis/firewall"
 	"github.com/portcullis-id/portcullis/netcontract"
 )
 
@@ -15,6 +18,7 @@ type networkCmd struct {
 	Audit     networkAuditCmd     `cmd:"" help:"Compare the sockets of the node on this host with the contract."`
 	Addresses networkAddressesCmd `cmd:"" help:"Compare what the contract's outside hosts lead to now with what is published."`
 	Diff      networkDiffCmd      `cmd:"" help:"Compare two profiles of the contract, or a contract that was saved as JSON."`
+	Render    networkRenderCmd    `cmd:"" help:"Write the firewall of a node: nftables, iptables, firewalld, ufw, clouds, Kubernetes, documents."`
 }
 
 type networkContractCmd struct {
@@ -93,9 +97,11 @@ func (c *networkAuditCmd) Run(ctx context.Context, std IO) error {
 }
 
 type networkDiffCmd struct {
+	sitesFlags
 	output
-	Old string `arg:"" help:"Profile, or a file of network contract --format json."`
-	New string `arg:"" help:"Profile, or a file of network contract --format json."`
+	Rules string `placeholder:"FORMAT" help:"Show the difference as rules too, in a format of network render; wants the peers, as there."`
+	Old   string `arg:"" help:"Profile, or a file of network contract --format json."`
+	New   string `arg:"" help:"Profile, or a file of network contract --format json."`
 }
 
 func (networkDiffCmd) Help() string {
@@ -105,10 +111,24 @@ profile is. Exit code 1 means that they differ.
 Examples:
   portcullis network diff psaas portcullis
   portcullis network contract -o json > before.json
-  portcullis network diff before.json portcullis`
+  portcullis network diff before.json portcullis
+  portcullis network diff before.json portcullis --rules nftables --nodes 10.0.0.11,10.0.0.12 --lb 10.0.0.5`
 }
 
-func (c *networkDiffCmd) Run(std IO) error {
+// contractDiff is what network diff prints.
+type contractDiff struct {
+	Changes []netcontract.Change `json:"changes"`
+	Rules   []ruleLine           `json:"rules,omitempty"`
+}
+
+// ruleLine is a line of rules that one side alone has.
+type ruleLine struct {
+	Kind string `json:"kind"` // added or removed
+	File string `json:"file"`
+	Rule string `json:"rule"`
+}
+
+func (c *networkDiffCmd) Run(ctx context.Context, std IO) error {
 	before, err := contractOf(c.Old)
 	if err != nil {
 		return err
@@ -117,34 +137,106 @@ func (c *networkDiffCmd) Run(std IO) error {
 	if err != nil {
 		return err
 	}
-	changes := netcontract.Diff(before, after)
-	err = c.print(std.Out, changes, func(w io.Writer) {
-		for _, ch := range changes {
+	d := contractDiff{Changes: netcontract.Diff(before.Lines(), after.Lines())}
+	if c.Rules != "" {
+		if d.Rules, err = c.rules(ctx, before, after); err != nil {
+			return err
+		}
+	}
+	err = c.print(std.Out, d, func(w io.Writer) {
+		for _, ch := range d.Changes {
 			fmt.Fprintln(w, ch)
 		}
-		if len(changes) == 0 {
+		if len(d.Changes) == 0 {
 			fmt.Fprintln(w, "no row differs")
 		}
+		file := ""
+		for _, r := range d.Rules {
+			if r.File != file {
+				file = r.File
+				fmt.Fprintf(w, "\n%s\n", file)
+			}
+			fmt.Fprintf(w, "%s %s\n", map[string]string{"added": "+", "removed": "-"}[r.Kind], r.Rule)
+		}
 	})
-	if err == nil && len(changes) > 0 {
+	if err == nil && len(d.Changes) > 0 {
 		err = silentExit(ExitFailed)
 	}
 	return err
 }
 
+// rules renders both contracts with the same peers and compares the lines.
+func (c *networkDiffCmd) rules(ctx context.Context, before, after netcontract.Table) ([]ruleLine, error) {
+	format, err := firewall.ParseFormat(c.Rules)
+	if err != nil {
+		return nil, usageError("--rules: " + err.Error())
+	}
+	var sides [2]map[string][]string
+	for i, table := range []netcontract.Table{before, after} {
+		p, err := c.policy(ctx, table, nil, format.NodesByLabel())
+		if err != nil {
+			return nil, err
+		}
+		if len(p.Flows) == 0 {
+			return nil, usageError("--rules wants the peers, such as --nodes 10.0.0.11,10.0.0.12 --lb 10.0.0.5")
+		}
+		files, err := firewall.Render(p, format)
+		if err != nil {
+			return nil, err
+		}
+		sides[i] = map[string][]string{}
+		for _, f := range files {
+			sides[i][f.Name] = ruleLines(f.Content)
+		}
+	}
+	var names []string
+	for _, s := range sides {
+		for name := range s {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	slices.Sort(names)
+	var out []ruleLine
+	for _, name := range names {
+		for _, l := range sides[0][name] {
+			if !slices.Contains(sides[1][name], l) {
+				out = append(out, ruleLine{"removed", name, l})
+			}
+		}
+		for _, l := range sides[1][name] {
+			if !slices.Contains(sides[0][name], l) {
+				out = append(out, ruleLine{"added", name, l})
+			}
+		}
+	}
+	return out, nil
+}
+
+// ruleLines are the lines of a file that are no comments.
+func ruleLines(content string) []string {
+	var out []string
+	for l := range strings.Lines(content) {
+		if l = strings.TrimSpace(l); l != "" && !strings.HasPrefix(l, "#") {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
 // contractOf reads a profile's contract, or one that was saved.
-func contractOf(name string) ([]netcontract.Line, error) {
+func contractOf(name string) (netcontract.Table, error) {
 	if profile, err := netcontract.ParseProfile(name); err == nil {
-		table, err := netcontract.Contract(profile)
-		return table.Lines(), err
+		return netcontract.Contract(profile)
 	}
 	raw, err := os.ReadFile(name)
 	if err != nil {
-		return nil, usageError(fmt.Sprintf("%s is neither a profile (portcullis, psaas) nor a file that can be read: %v", name, err))
+		return netcontract.Table{}, usageError(fmt.Sprintf("%s is neither a profile (portcullis, psaas) nor a file that can be read: %v", name, err))
 	}
-	lines, err := netcontract.ParseLines(raw)
+	table, err := netcontract.ParseTable(raw)
 	if err != nil {
-		return nil, usageError(fmt.Sprintf("%s is no contract as `network contract --format json` writes it: %v", name, err))
+		return table, usageError(fmt.Sprintf("%s is no contract as `network contract --format json` writes it: %v", name, err))
 	}
-	return lines, nil
+	return table, nil
 }

@@ -1,7 +1,6 @@
 package netcontract
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -30,42 +29,6 @@ func (t Table) Lines() []Line {
 		lines = append(lines, Line{r.ID, r.Section, r.PortText(), r.ProtocolText(), r.Direction, r.Peer, strings.Join(hosts, ", "), r.Need()})
 	}
 	return lines
-}
-
-// maxSaved bounds a saved contract, in bytes.
-const maxSaved = 1 << 20
-
-// ParseLines reads a contract that Render wrote as JSON, of this version or of
-// another.
-func ParseLines(raw []byte) ([]Line, error) {
-	if len(raw) > maxSaved {
-		return nil, fmt.Errorf("it has %d bytes; allowed are %d", len(raw), maxSaved)
-	}
-	var saved jsonTable
-	if err := json.Unmarshal(raw, &saved); err != nil {
-		return nil, err
-	}
-	if saved.Schema == 0 || len(saved.BetweenNodes)+len(saved.External) == 0 {
-		return nil, fmt.Errorf("it has no schema or no rows")
-	}
-	var lines []Line
-	for section, rows := range map[Section][]jsonRow{BetweenNodes: saved.BetweenNodes, External: saved.External} {
-		for _, j := range rows {
-			r := Row{ID: j.ID, Protocols: j.Protocols}
-			for _, p := range j.Ports {
-				r.Ports = append(r.Ports, PortRange(p))
-			}
-			hosts := make([]string, len(j.Hosts))
-			for i, h := range j.Hosts {
-				hosts[i] = h.Name
-				if len(h.Addresses) > 0 {
-					hosts[i] += " (" + strings.Join(h.Addresses, ", ") + ")"
-				}
-			}
-			lines = append(lines, Line{j.ID, section, r.PortText(), r.ProtocolText(), j.Direction, j.Peer, strings.Join(hosts, ", "), j.Need})
-		}
-	}
-	return lines, nil
 }
 
 // Change is one difference between two contracts.
