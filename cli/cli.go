@@ -50,19 +50,8 @@ type commands struct {
 func Main(args []string, std IO) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	var cmds commands
 	code := -1
-	parser, err := kong.New(&cmds,
-		kong.Name("portcullis"),
-		kong.Description("A self-hosted identity appliance. `portcullis start --dev` runs one here and now."),
-		kong.UsageOnError(),
-		kong.Writers(std.Out, std.Err),
-		kong.Exit(func(c int) { code = c }),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
-		kong.BindTo(ctx, (*context.Context)(nil)),
-		kong.Bind(std),
-		kong.Vars{"version": std.Version},
-	)
+	parser, err := newParser(ctx, std, func(c int) { code = c })
 	if err != nil {
 		fmt.Fprintln(std.Err, "portcullis:", err)
 		return ExitUsage
@@ -91,6 +80,20 @@ func Main(args []string, std IO) int {
 		return code
 	}
 	return ExitOK
+}
+
+func newParser(ctx context.Context, std IO, exit func(code int)) (*kong.Kong, error) {
+	return kong.New(&commands{},
+		kong.Name("portcullis"),
+		kong.Description("A self-hosted identity appliance. `portcullis start --dev` runs one here and now."),
+		kong.UsageOnError(),
+		kong.Writers(std.Out, std.Err),
+		kong.Exit(exit),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true, WrapUpperBound: 100}),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(std),
+		kong.Vars{"version": std.Version},
+	)
 }
 
 // fail shows an error as an operator wants to read it.

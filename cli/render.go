@@ -130,7 +130,7 @@ func (networkRenderCmd) Help() string {
 	return `The firewall of a node, from the contract and the addresses of who is on the other side: default-drop, both
 families of addresses, both directions, nobody but the peers of a row, and the row's id at each rule. A row
 whose peers nobody has named allows nothing, and is listed at the head of the file. The same input gives the
-same text. docs/network.md has a page for each format.
+same text. docs/firewall.md says how each format is checked and loaded.
 
 Examples:
   portcullis network render --format nftables --nodes 10.0.0.11,10.0.0.12,10.0.0.13 --lb 10.0.0.5 --dns 10.0.0.53 \

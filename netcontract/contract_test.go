@@ -43,7 +43,7 @@ func TestGolden(t *testing.T) {
 }
 
 func TestDocumentIsGenerated(t *testing.T) {
-	golden.Equal(t, "../docs/network-contract.md", render(t, contract(t, netcontract.ProfilePortcullis), netcontract.Markdown))
+	golden.Equal(t, "../docs/network.md", render(t, contract(t, netcontract.ProfilePortcullis), netcontract.Markdown))
 }
 
 // markdownTables reads the cells of the page's tables back, without their heads.
