@@ -404,7 +404,9 @@ type ciliumRule struct {
 			EndPort  int
 			Protocol string
 		}
-		Rules *struct{ DNS []struct{ MatchPattern string } }
+		Rules *struct {
+			DNS []struct{ MatchPattern string }
+		}
 	}
 	ICMPs []struct {
 		Fields []struct {

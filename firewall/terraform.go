@@ -22,10 +22,10 @@ func (b *page) block(format string, args ...any) block {
 
 func (b block) args(pairs ...string) {
 	width := 0
-	for i := 0; i < len(pairs); i += 2 {
+	for i := 0; i+1 < len(pairs); i += 2 {
 		width = max(width, len(pairs[i]))
 	}
-	for i := 0; i < len(pairs); i += 2 {
+	for i := 0; i+1 < len(pairs); i += 2 {
 		b.line("%s%-*s = %s", b.indent, width, pairs[i], pairs[i+1])
 	}
 }
