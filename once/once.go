@@ -26,6 +26,7 @@ const (
 	UpstreamState     Type = "upstream_state" // state of a login at another provider
 	Setup             Type = "setup"          // the first administrator's link
 	RevokedFamily     Type = "revoked_family" // tokens of one login that were revoked
+	ClusterJoin       Type = "cluster_join"   // a token with which a node joins
 )
 
 // Codes of the errors of Take.

@@ -94,6 +94,16 @@ func public(err error) error {
 	return p
 }
 
+// Changes reads what was written since, in kinds that other nodes keep in their
+// caches, over all tenants: at most limit changes.
+func (s *Store) Changes(ctx context.Context, since time.Time, limit int) (changes []tenant.Invalidation, err error) {
+	err = s.Exclusive(ctx, func(q docsql.Querier) (err error) {
+		changes, err = s.SQL().Changes(ctx, q, since, limit)
+		return err
+	})
+	return changes, public(err)
+}
+
 // Verify looks for damage in the whole database, which may take minutes, whether a
 // node runs on it or not. PostgreSQL checks its own pages: there is nothing to do.
 func Verify(ctx context.Context, dsn string) error {

@@ -2,7 +2,9 @@ package tenant
 
 import (
 	"context"
+	"slices"
 	"sync"
+	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
@@ -21,9 +23,31 @@ type Cache struct {
 	Docs
 	entries *lru.Cache[cacheKey, cacheEntry]
 
+	// announce tells the other nodes of a cluster; nil on a single node.
+	announce func(Invalidation)
+
 	mu   sync.RWMutex
 	gens map[genKey]uint64
+	all  uint64 // how often everything was dropped
 }
+
+// Invalidation is a write of kinds that caches derive from.
+type Invalidation struct {
+	ID     string `json:"id"`
+	Tenant string `json:"tenant"`
+	Kinds  []Kind `json:"kinds"`
+}
+
+// change is what stays of an Invalidation in the store, for nodes that were not told.
+type change struct {
+	Kinds     []Kind    `json:"kinds"`
+	At        time.Time `json:"at"`
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
+// changeLife is how long a node may be away and still find what it missed, in the
+// store. One that was away for longer forgets everything.
+const changeLife = 10 * time.Minute
 
 type genKey struct {
 	tenant string
@@ -49,6 +73,18 @@ func NewCache(docs Docs, size int) *Cache {
 	return &Cache{Docs: docs, entries: entries, gens: map[genKey]uint64{}}
 }
 
+// Share makes the cache one of several over the same store. From then on a write
+// of a kind that is cached leaves an Invalidation in the store, in the same transaction,
+// and is announced after its commit. It has to be called before the first write.
+func (c *Cache) Share(announce func(Invalidation)) { c.announce = announce }
+
+// InvalidateAll drops everything.
+func (c *Cache) InvalidateAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all++
+}
+
 // Invalidate drops what was derived from these kinds of a tenant's documents.
 func (c *Cache) Invalidate(tenant string, kinds ...Kind) {
 	c.mu.Lock()
@@ -61,13 +97,16 @@ func (c *Cache) Invalidate(tenant string, kinds ...Kind) {
 func (c *Cache) gen(g genKey) uint64 {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.gens[g]
+	return c.gens[g] + c.all<<40
 }
 
 // Cached returns the value that load derives from documents of kind k, and loads
 // it only when a write came between. The key tells apart what is derived from
 // one kind. Values are shared: callers must not change them. Errors are not kept.
 func Cached[T any](c *Cache, tenant string, k Kind, key string, load func() (T, error)) (T, error) {
+	if !slices.Contains(cached, k) {
+		return load() // nobody would tell when it has changed
+	}
 	ck := cacheKey{genKey{tenant, k}, key}
 	// The generation is read before the documents: a write that lands in between
 	// leaves an entry that is already out of date, never one that looks fresh.
@@ -87,10 +126,29 @@ func Cached[T any](c *Cache, tenant string, k Kind, key string, load func() (T, 
 func (c *Cache) Write(ctx context.Context, tenant string, fn func(tx Tx) error) error {
 	defer overload.Pause(ctx)() // it waits for the disk
 	touched := map[Kind]bool{}
-	err := c.Docs.Write(ctx, tenant, func(tx Tx) error { return fn(&touchTx{tx, touched}) })
+	told := Invalidation{Tenant: tenant}
+	err := c.Docs.Write(ctx, tenant, func(tx Tx) error {
+		if err := fn(&touchTx{tx, touched}); err != nil {
+			return err
+		}
+		told.Kinds = nil
+		for _, k := range cached {
+			if touched[k] {
+				told.Kinds = append(told.Kinds, k)
+			}
+		}
+		if c.announce == nil || len(told.Kinds) == 0 {
+			return nil
+		}
+		told.ID = RandomString(16)
+		return Add(tx, KindChange, told.ID, &change{Kinds: told.Kinds, At: tx.Now(), ExpiresAt: tx.Now().Add(changeLife)})
+	})
 	// Dropped after a failure too: a commit whose answer was lost may have happened.
 	for k := range touched {
 		c.Invalidate(tenant, k)
+	}
+	if c.announce != nil && len(told.Kinds) > 0 {
+		c.announce(told)
 	}
 	return err
 }

@@ -26,7 +26,14 @@ const (
 	KindJob              Kind = "jobs"
 	KindOutbox           Kind = "outbox" // work to be done after a commit: mails, webhooks
 	KindLog              Kind = "logs"
+	KindMember           Kind = "members" // nodes of the cluster; belong to Authority
+	KindCluster          Kind = "cluster" // the cluster's certificate authority, leader and settings; belong to Authority
+	KindChange           Kind = "changes" // what caches of other nodes have to forget
 )
+
+// cached are the kinds that Cached derives from. A write of one of them is told to
+// the other nodes of a cluster.
+var cached = []Kind{KindTenant, KindSettings, KindClient, KindClientCredential, KindResourceServer, KindClientGrant, KindConnection, KindRolePermission, KindSigningKey}
 
 // Authority owns the registry of tenants. It is no tenant itself: no host leads
 // to it.
@@ -91,5 +98,8 @@ func Collections() []Collection {
 			{"client_id", "client_id", Text}, {"client_name", "client_name", Folded}, {"connection", "connection", Text},
 			{"connection_id", "connection_id", Text}, {"ip", "ip", Text}, {"hostname", "hostname", Text}, {"audience", "audience", Text},
 		}},
+		{Kind: KindMember},
+		{Kind: KindCluster, Sealed: []string{"private_key"}},
+		{Kind: KindChange, Columns: []Column{{"at", "at", Time}, expires}},
 	}
 }

@@ -35,6 +35,31 @@ func (s *SQL) Purge(ctx context.Context, q Querier, k tenant.Kind, now time.Time
 	return int(n), err
 }
 
+// Changes reads what other nodes' caches have to forget, over all tenants, in the
+// order in which it was written. The bound keeps a node from reading for ever after
+// it was away; who gets limit changes has to forget everything.
+func (s *SQL) Changes(ctx context.Context, q Querier, since time.Time, limit int) ([]tenant.Invalidation, error) {
+	rows, err := q.QueryContext(ctx, fmt.Sprintf("SELECT tenant, id, %s FROM %s WHERE %s > %s ORDER BY %s LIMIT %d",
+		s.d.Doc(), quote(string(tenant.KindChange)), quote("at"), s.d.Placeholder(1), quote("at"), limit), since.UnixMilli())
+	if err != nil {
+		return nil, fmt.Errorf("read changes: %w", err)
+	}
+	defer rows.Close()
+	var out []tenant.Invalidation
+	for rows.Next() {
+		var c tenant.Invalidation
+		var doc []byte
+		if err := rows.Scan(&c.Tenant, &c.ID, &doc); err != nil {
+			return nil, fmt.Errorf("read changes: %w", err)
+		}
+		for _, k := range gjson.GetBytes(doc, "kinds").Array() {
+			c.Kinds = append(c.Kinds, tenant.Kind(k.Str))
+		}
+		out = append(out, c)
+	}
+	return out, rows.Err()
+}
+
 // SetKey notes the key that the database is sealed with.
 func (s *SQL) SetKey(ctx context.Context, q Querier, keyID string) error {
 	return SetKey(ctx, q, s.d, keyID)

@@ -1,0 +1,84 @@
+package control
+
+import (
+	"regexp"
+	"time"
+)
+
+// State is what a member is meant to do.
+type State string
+
+// The states.
+const (
+	Active   State = "active"
+	Draining State = "draining" // it finishes what it has, and tells the load balancer
+	Removed  State = "removed"  // its certificate is no longer believed
+)
+
+var (
+	idForm   = regexp.MustCompile(`^node_[A-Za-z0-9]{16}$`)
+	nameForm = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?$`)
+)
+
+// Member is a node of the cluster as the database has it.
+type Member struct {
+	ID      string `json:"id"`
+	Name    string `json:"name"`
+	Address string `json:"address"`
+	Version string `json:"version"` // of the program
+	State   State  `json:"state"`
+	// Beat counts heartbeats: others see by their own clocks that it goes on.
+	Beat     int64     `json:"beat"`
+	SeenAt   time.Time `json:"seen_at"` // by the node's own clock
+	JoinedAt time.Time `json:"joined_at"`
+	// Settings is the version of the cluster's settings that the node works with.
+	Settings int64 `json:"settings"`
+	// RestartAt asks the node to end, for its supervisor to start it again.
+	RestartAt time.Time `json:"restart_at,omitzero"`
+}
+
+// Sight is how a node sees another.
+type Sight string
+
+// The sights.
+const (
+	Up      Sight = "up"
+	Suspect Sight = "suspect" // silent for three seconds
+	Down    Sight = "down"    // silent for ten
+)
+
+const (
+	beatEvery    = time.Second
+	suspectAfter = 3 * time.Second
+	downAfter    = 10 * time.Second
+)
+
+func sightOf(silence time.Duration) Sight {
+	switch {
+	case silence >= downAfter:
+		return Down
+	case silence >= suspectAfter:
+		return Suspect
+	}
+	return Up
+}
+
+// View is a member with what one node knows of it.
+type View struct {
+	Member
+	Leader bool `json:"leader"`
+	Self   bool `json:"self"`
+	// Database is whether its heartbeats arrive in the database, Network whether it
+	// answers this node on row control.
+	Database Sight `json:"database"`
+	Network  Sight `json:"network"`
+	// Skew is how far its clock is from this node's, in milliseconds, with the bound of
+	// the error; nil when it has not answered.
+	Skew *Skew `json:"skew,omitempty"`
+}
+
+// Skew is a difference of clocks, in milliseconds.
+type Skew struct {
+	Offset float64 `json:"offset_ms"`
+	Bound  float64 `json:"bound_ms"`
+}

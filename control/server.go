@@ -1,0 +1,279 @@
+package control
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/portcullis-id/portcullis/once"
+	"github.com/portcullis-id/portcullis/problem"
+	"github.com/portcullis-id/portcullis/tenant"
+	"github.com/portcullis-id/portcullis/web"
+)
+
+// TLSConfig is that of the listener: TLS 1.3 with this node's certificate, and the
+// clients' certificates of the cluster's authority. Who joins has none yet.
+func (s *Service) TLSConfig() *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{"h2", "http/1.1"}, ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: s.identity().pool(),
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			pair := s.identity().pair
+			// Who joins knows the authority by its fingerprint, and has to be shown it.
+			pair.Certificate = [][]byte{pair.Certificate[0], s.identity().authority.Raw}
+			return &pair, nil
+		}}
+}
+
+// Handler serves the listener of row control.
+func (s *Service) Handler() http.Handler {
+	render := func(w http.ResponseWriter, _ *http.Request, e *problem.Error) {
+		_ = web.JSON(w, e.HTTPStatus(), answer{Code: e.Code, Message: e.Message}) // who asked is gone
+	}
+	member := func(h func(http.ResponseWriter, *http.Request, *Member) error) http.Handler {
+		return web.Handle(func(w http.ResponseWriter, r *http.Request) error {
+			m, err := s.member(r)
+			if err != nil {
+				return err
+			}
+			return h(w, r, m)
+		}, render)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /v1/status", member(func(w http.ResponseWriter, _ *http.Request, _ *Member) error {
+		return web.JSON(w, http.StatusOK, Status{ID: s.ID(), Time: s.Now().UTC()})
+	}))
+	mux.Handle("POST /v1/invalidations", member(s.serveInvalidations))
+	mux.Handle("POST /v1/renew", member(s.serveRenew))
+	mux.Handle("POST /v1/join", web.Handle(s.serveJoin, render))
+	return mux
+}
+
+// answer is an error between nodes.
+type answer struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+func answerError(status int, raw []byte) error {
+	var a answer
+	if json.Unmarshal(raw, &a) != nil || a.Message == "" {
+		return fmt.Errorf("the node answered %d", status)
+	}
+	kind := problem.Internal
+	switch status {
+	case http.StatusBadRequest:
+		kind = problem.Invalid
+	case http.StatusUnauthorized:
+		kind = problem.Unauthorized
+	case http.StatusForbidden:
+		kind = problem.Forbidden
+	case http.StatusNotFound:
+		kind = problem.NotFound
+	case http.StatusConflict:
+		kind = problem.Conflict
+	case http.StatusServiceUnavailable:
+		kind = problem.Unavailable
+	}
+	return problem.New(kind, a.Code, "%s", a.Message)
+}
+
+// member is the node that asks: its certificate is the authority's, and it has not
+// been removed.
+func (s *Service) member(r *http.Request) (*Member, error) {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
+		return nil, problem.New(problem.Unauthorized, "no_certificate", "This is the control plane of a cluster: it answers its nodes, by their certificates.")
+	}
+	id, ok := nodeID(r.TLS.PeerCertificates[0])
+	if !ok {
+		return nil, problem.New(problem.Forbidden, "no_node", "The certificate is not that of a node.")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.members {
+		if s.members[i].ID == id && s.members[i].State != Removed {
+			m := s.members[i]
+			return &m, nil
+		}
+	}
+	return nil, problem.New(problem.Forbidden, "no_member", "Node %s is no member of this cluster.", id)
+}
+
+func read(r *http.Request, into any) error {
+	dec := json.NewDecoder(http.MaxBytesReader(nil, r.Body, maxBody))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		return problem.Wrap(problem.Invalid, "invalid_body", err, "The body is not the JSON that is wanted here, or is longer than %d bytes.", maxBody)
+	}
+	return nil
+}
+
+func (s *Service) serveInvalidations(w http.ResponseWriter, r *http.Request, _ *Member) error {
+	var all []tenant.Invalidation
+	if err := read(r, &all); err != nil {
+		return err
+	}
+	n := s.obey(all)
+	s.mu.Lock()
+	s.pushed.received += int64(n)
+	s.mu.Unlock()
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+type renewal struct {
+	CSR         string `json:"csr,omitempty"`
+	Certificate string `json:"certificate,omitempty"`
+}
+
+func (s *Service) serveRenew(w http.ResponseWriter, r *http.Request, m *Member) error {
+	var q renewal
+	if err := read(r, &q); err != nil {
+		return err
+	}
+	ca, err := loadAuthority(r.Context(), s.Docs)
+	if err != nil {
+		return err
+	}
+	cert, err := ca.issue(q.CSR, m.ID, s.Now())
+	if err != nil {
+		return err
+	}
+	return web.JSON(w, http.StatusOK, renewal{Certificate: cert})
+}
+
+// renewCertificate gets a new certificate when a third of the old one's life is
+// left. Every node has the database, and so the authority.
+func (s *Service) renewCertificate(ctx context.Context) error {
+	id := s.identity()
+	if !id.due(s.Now()) {
+		return nil
+	}
+	ca, err := loadAuthority(ctx, s.Docs)
+	if err != nil {
+		return err
+	}
+	key, csr, err := request()
+	if err != nil {
+		return err
+	}
+	cert, err := ca.issue(csr, id.ID, s.Now())
+	if err != nil {
+		return err
+	}
+	if err := id.save(s.data, key, cert, ""); err != nil {
+		return err
+	}
+	next, err := LoadIdentity(s.data)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.id = next
+	s.mu.Unlock()
+	s.Logger.InfoContext(ctx, "this node's certificate was renewed", "until", next.pair.Leaf.NotAfter)
+	return nil
+}
+
+type joinRequest struct {
+	Secret  string `json:"secret"`
+	Name    string `json:"name"`
+	Address string `json:"address"`
+	CSR     string `json:"csr"`
+}
+
+type joinAnswer struct {
+	ID          string `json:"id"`
+	Certificate string `json:"certificate"`
+	Grant       Grant  `json:"grant"`
+}
+
+// serveJoin lets a node in whose token is good. The token is used up even when
+// what follows fails: another one is made in a moment.
+func (s *Service) serveJoin(w http.ResponseWriter, r *http.Request) error {
+	var q joinRequest
+	if err := read(r, &q); err != nil {
+		return err
+	}
+	if err := checkNode(q.Name, q.Address); err != nil {
+		return err
+	}
+	err := s.Docs.Write(r.Context(), tenant.Authority, func(tx tenant.Tx) error {
+		return once.Take(tx, once.ClusterJoin, q.Secret, nil)
+	})
+	if problem.Is(err, problem.NotFound) || problem.Is(err, problem.Conflict) {
+		return problem.Wrap(problem.Unauthorized, "invalid_token", err, "The token is unknown, was used, or has expired: make another with `portcullis cluster token` on a node of the cluster.")
+	}
+	if err != nil {
+		return err
+	}
+	grant, err := s.Grant(r.Context())
+	if err != nil {
+		return err
+	}
+	id, cert, err := admit(r.Context(), s.Docs, q.Name, q.Address, q.CSR, s.Now())
+	if err != nil {
+		return err
+	}
+	s.Logger.InfoContext(r.Context(), "a node joined the cluster", "node", id.ID, "name", id.Name, "address", id.Address)
+	return web.JSON(w, http.StatusOK, joinAnswer{ID: id.ID, Certificate: cert, Grant: grant})
+}
+
+// Join asks a cluster to take this host in, and writes its identity and the files
+// of the grant into a data folder. The settings of the grant are the caller's to
+// keep.
+func Join(ctx context.Context, token JoinToken, data, name, address string) (*Identity, Grant, error) {
+	if err := checkNode(name, address); err != nil {
+		return nil, Grant{}, err
+	}
+	if Joined(data) {
+		return nil, Grant{}, problem.New(problem.Conflict, "already_joined", "%s has the identity of a node already", data)
+	}
+	key, csr, err := request()
+	if err != nil {
+		return nil, Grant{}, err
+	}
+	var errs []error
+	for _, at := range token.Addresses {
+		var ca *x509.Certificate
+		c := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
+			TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, ServerName: serverName, InsecureSkipVerify: true, // #nosec G402 -- verified below, against the fingerprint in the token
+				VerifyConnection: func(cs tls.ConnectionState) (err error) {
+					ca, err = believe(cs.PeerCertificates, token.Fingerprint)
+					return err
+				}},
+			DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+		}}
+		var a joinAnswer
+		err := call(ctx, c, http.MethodPost, at, "/v1/join", joinRequest{Secret: token.Secret, Name: name, Address: address, CSR: csr}, &a)
+		c.CloseIdleConnections()
+		var p *problem.Error
+		if errors.As(err, &p) {
+			return nil, Grant{}, err // the cluster has answered
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", at, err))
+			continue
+		}
+		id := &Identity{ID: a.ID, Name: name, Address: address}
+		if !idForm.MatchString(id.ID) {
+			return nil, Grant{}, fmt.Errorf("%s: the node answered with an id that is none", at)
+		}
+		for file, content := range a.Grant.Files {
+			if file != filepath.Base(file) || strings.HasPrefix(file, ".") {
+				return nil, Grant{}, fmt.Errorf("%s: the node sent a file with the name %q", at, file)
+			}
+			if err := writeFile(filepath.Join(data, file), content); err != nil {
+				return nil, Grant{}, err
+			}
+		}
+		return id, a.Grant, id.save(data, key, a.Certificate, pemOf(ca))
+	}
+	return nil, Grant{}, problem.Wrap(problem.Unavailable, "cluster_unreachable", errors.Join(errs...), "no node of the cluster answers on row control: %v", errors.Join(errs...))
+}

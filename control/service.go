@@ -1,0 +1,414 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/portcullis-id/portcullis/once"
+	"github.com/portcullis-id/portcullis/problem"
+	"github.com/portcullis-id/portcullis/tenant"
+)
+
+// The documents of KindCluster.
+const (
+	authorityID = "authority"
+	leaseID     = "leader"
+	settingsID  = "settings"
+)
+
+// Caches are what this node keeps of the database.
+type Caches interface {
+	Invalidate(tenant string, kinds ...tenant.Kind)
+	InvalidateAll()
+}
+
+// Grant is what a node that joins is given: everything that the nodes of a cluster
+// have in common. It is full of secrets.
+type Grant struct {
+	// Settings are configuration keys with their values, as in YAML.
+	Settings map[string]any `json:"settings"`
+	// Files are by name, below the data folder.
+	Files map[string]string `json:"files,omitempty"`
+}
+
+// Deps are what the control plane works with.
+type Deps struct {
+	Docs tenant.Docs
+	// Missed reads what was written since, over all tenants, at most limit.
+	Missed func(ctx context.Context, since time.Time, limit int) ([]tenant.Invalidation, error)
+	Caches Caches
+	// Dial connects to another node on row control.
+	Dial    func(ctx context.Context, address string) (net.Conn, error)
+	Logger  *slog.Logger
+	Version string
+	// Grant makes what a new node is given.
+	Grant func(ctx context.Context) (Grant, error)
+	// Apply puts settings of the cluster into effect on this node.
+	Apply func(values map[string]string) error
+	// Stop ends this node, with the reason for its log: it was removed, or it is to
+	// start again.
+	Stop func(reason error)
+	Now  func() time.Time // wall clock, for people and certificates
+}
+
+// Service is the control plane of one node.
+type Service struct {
+	Deps
+	data string
+
+	mu      sync.Mutex
+	id      *Identity
+	members []Member
+	beats   map[string]heard // by member, in the database
+	answers map[string]heard // by member, on the network
+	skews   map[string]Skew
+	lease   leaseView
+	applied int64
+	seen    map[string]time.Time // invalidations that were done
+	peers   map[string]*peer
+	state   State
+	pushed  pushCounts
+}
+
+// heard is when something new came of a member, by this node's own clock.
+type heard struct {
+	beat int64
+	at   time.Time
+}
+
+type pushCounts struct{ sent, failed, received, caughtUp int64 }
+
+// New makes the control plane of the node whose identity is in a data folder.
+func New(data string, deps Deps) (*Service, error) {
+	id, err := LoadIdentity(data)
+	if err != nil {
+		return nil, err
+	}
+	return &Service{Deps: deps, data: data, id: id, beats: map[string]heard{}, answers: map[string]heard{}, skews: map[string]Skew{},
+		seen: map[string]time.Time{}, peers: map[string]*peer{}, state: Active}, nil
+}
+
+// Found makes a cluster in a database that has none, and the first node of it in a
+// data folder. The error is problem.Conflict when there is a cluster.
+func Found(ctx context.Context, docs tenant.Docs, data, name, address string, now time.Time) (*Identity, error) {
+	if err := checkNode(name, address); err != nil {
+		return nil, err
+	}
+	if Joined(data) {
+		return nil, problem.New(problem.Conflict, "already_joined", "%s has the identity of a node already", data)
+	}
+	doc, err := newAuthority(now.UTC())
+	if err != nil {
+		return nil, err
+	}
+	err = docs.Write(ctx, tenant.Authority, func(tx tenant.Tx) error { return tenant.Add(tx, tenant.KindCluster, authorityID, doc) })
+	if problem.Is(err, problem.Conflict) {
+		return nil, problem.New(problem.Conflict, "cluster_exists", "this database has a cluster already: make a token on one of its nodes with `portcullis cluster token`, and join with it")
+	}
+	if err != nil {
+		return nil, err
+	}
+	key, csr, err := request()
+	if err != nil {
+		return nil, err
+	}
+	id, cert, err := admit(ctx, docs, name, address, csr, now)
+	if err != nil {
+		return nil, err
+	}
+	return id, id.save(data, key, cert, doc.Certificate)
+}
+
+func checkNode(name, address string) error {
+	if !nameForm.MatchString(name) {
+		return problem.New(problem.Invalid, "invalid_name", "name %q is no name of a node; allowed are 1 to 63 letters, digits, dots and dashes", name)
+	}
+	return CheckAddress(address)
+}
+
+// admit makes a member and signs its certificate.
+func admit(ctx context.Context, docs tenant.Docs, name, address, csr string, now time.Time) (*Identity, string, error) {
+	ca, err := loadAuthority(ctx, docs)
+	if err != nil {
+		return nil, "", err
+	}
+	id := &Identity{ID: tenant.NewID("node"), Name: name, Address: address}
+	cert, err := ca.issue(csr, id.ID, now)
+	if err != nil {
+		return nil, "", err
+	}
+	err = docs.Write(ctx, tenant.Authority, func(tx tenant.Tx) error {
+		all, _, err := tenant.Select[Member](tx, tenant.KindMember, tenant.Query{})
+		if err != nil {
+			return err
+		}
+		for _, m := range all {
+			switch {
+			case m.State == Removed:
+			case m.Name == name:
+				return problem.New(problem.Conflict, "name_taken", "the cluster has a node named %s; choose another --name, or remove it first with `portcullis cluster remove %s`", name, name)
+			case m.Address == address:
+				return problem.New(problem.Conflict, "address_taken", "the cluster's node %s has the address %s; choose another --address, or remove it first", m.Name, address)
+			}
+		}
+		if len(all) >= maxMembers {
+			return problem.New(problem.Conflict, "too_many_nodes", "the cluster has %d nodes; allowed are %d", len(all), maxMembers)
+		}
+		return tenant.Add(tx, tenant.KindMember, id.ID, &Member{ID: id.ID, Name: name, Address: address, State: Active, JoinedAt: now.UTC()})
+	})
+	return id, cert, err
+}
+
+// maxMembers bounds a cluster, with the nodes that were removed from it.
+const maxMembers = 256
+
+func loadAuthority(ctx context.Context, docs tenant.Docs) (*Authority, error) {
+	doc, err := tenant.Get[authorityDoc](ctx, docs, tenant.Authority, tenant.KindCluster, authorityID)
+	if problem.Is(err, problem.NotFound) {
+		return nil, problem.New(problem.NotFound, "no_cluster", "this database has no cluster yet: `portcullis cluster init` makes one")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return doc.authority()
+}
+
+// Token makes a token with which one node can join within ttl.
+func (s *Service) Token(ctx context.Context, ttl time.Duration) (string, error) {
+	if ttl < time.Minute || ttl > 7*24*time.Hour {
+		return "", problem.New(problem.Invalid, "invalid_ttl", "ttl is %s; allowed are 1m to 168h", ttl)
+	}
+	t := JoinToken{Fingerprint: fingerprint(s.identity().authority), Secret: once.New()}
+	err := s.Docs.Write(ctx, tenant.Authority, func(tx tenant.Tx) error {
+		return once.Put(tx, once.ClusterJoin, t.Secret, "", nil, ttl)
+	})
+	if err != nil {
+		return "", err
+	}
+	t.Addresses = append(t.Addresses, s.identity().Address)
+	for _, v := range s.Members() {
+		if !v.Self && v.State == Active && v.Network == Up && len(t.Addresses) < maxAddresses {
+			t.Addresses = append(t.Addresses, v.Address)
+		}
+	}
+	return t.String(), nil
+}
+
+func (s *Service) identity() *Identity {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.id
+}
+
+// ID is this node's id.
+func (s *Service) ID() string { return s.identity().ID }
+
+// Address is HOST:PORT of this node's row control.
+func (s *Service) Address() string { return s.identity().Address }
+
+// Run keeps the node in the cluster until ctx ends. The database may be away for
+// any time meanwhile.
+func (s *Service) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	every := func(d time.Duration, what string, do func(context.Context) error) {
+		wg.Go(func() {
+			tick := time.NewTicker(d)
+			defer tick.Stop()
+			failing := false
+			for {
+				step, cancel := context.WithTimeout(ctx, max(d, 5*time.Second))
+				err := do(step)
+				cancel()
+				if err != nil && ctx.Err() == nil && !failing {
+					s.Logger.WarnContext(ctx, what+" failed", "error", err)
+				}
+				failing = err != nil
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+				}
+			}
+		})
+	}
+	every(beatEvery, "the heartbeat", s.beat)
+	every(beatEvery, "looking for missed invalidations", s.catchUp())
+	every(renewEvery, "the leader's lease", s.renewLease)
+	every(beatEvery, "asking the other nodes", s.ask)
+	every(time.Hour, "renewing this node's certificate", s.renewCertificate)
+	wg.Wait()
+	s.stopPeers()
+	// A leader that goes lets go, so that nobody waits for it.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	defer cancel()
+	return s.resign(last)
+}
+
+// beat writes the heartbeat and reads everybody's.
+func (s *Service) beat(ctx context.Context) error {
+	me := s.identity()
+	var all []*Member
+	err := s.Docs.Write(ctx, tenant.Authority, func(tx tenant.Tx) error {
+		s.mu.Lock()
+		applied := s.applied
+		s.mu.Unlock()
+		_, err := tenant.Change(tx, tenant.KindMember, me.ID, func(m *Member) error {
+			m.Beat++
+			m.SeenAt, m.Version, m.Settings = s.Now().UTC(), s.Version, applied
+			return nil
+		})
+		return err
+	})
+	if problem.Is(err, problem.NotFound) {
+		s.Stop(fmt.Errorf("this node (%s) is no member of the cluster any more", me.ID))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if all, _, err = tenant.Find[Member](ctx, s.Docs, tenant.Authority, tenant.KindMember, tenant.Query{}); err != nil {
+		return err
+	}
+	s.take(all)
+	if err := s.applySettings(ctx); err != nil {
+		s.Logger.ErrorContext(ctx, "the cluster's settings could not be applied", "error", err)
+	}
+	return nil
+}
+
+// take takes over what the database says of the members.
+func (s *Service) take(all []*Member) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	s.members = s.members[:0]
+	var stop error
+	for _, m := range all {
+		s.members = append(s.members, *m)
+		if h, ok := s.beats[m.ID]; !ok || h.beat != m.Beat {
+			s.beats[m.ID] = heard{m.Beat, now}
+		}
+		if m.ID != s.id.ID {
+			continue
+		}
+		s.state = m.State
+		if m.State == Removed {
+			stop = errors.New("this node was removed from the cluster")
+		}
+		if !m.RestartAt.IsZero() && m.RestartAt.After(s.startedAt()) {
+			stop = ErrRestart
+		}
+	}
+	slices.SortFunc(s.members, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
+	s.syncPeers()
+	if stop != nil {
+		go s.Stop(stop)
+	}
+}
+
+// ErrRestart is why a node stops that somebody wants to start again.
+var ErrRestart = errors.New("this node was asked to start again")
+
+// startedAt is when this process joined the others, by the wall clock of its
+// first heartbeat.
+func (s *Service) startedAt() time.Time { return processStart }
+
+var processStart = time.Now()
+
+// Members are the nodes of the cluster as this one sees them, by name.
+func (s *Service) Members() []View {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	out := make([]View, 0, len(s.members))
+	for _, m := range s.members {
+		if m.State == Removed {
+			continue
+		}
+		v := View{Member: m, Leader: s.lease.holder == m.ID, Self: m.ID == s.id.ID, Database: sightOf(now.Sub(s.beats[m.ID].at))}
+		v.Network = Up
+		if !v.Self {
+			v.Network = Down
+			if h, ok := s.answers[m.ID]; ok {
+				v.Network = sightOf(now.Sub(h.at))
+			}
+		}
+		if skew, ok := s.skews[m.ID]; ok {
+			v.Skew = &skew
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
+// Draining reports whether this node is to take no new work.
+func (s *Service) Draining() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state == Draining
+}
+
+// find finds a member by its name or id.
+func (s *Service) find(tx tenant.Tx, name string) (*Member, error) {
+	all, _, err := tenant.Select[Member](tx, tenant.KindMember, tenant.Query{})
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, m := range all {
+		if m.State == Removed {
+			continue
+		}
+		if m.Name == name || m.ID == name {
+			return m, nil
+		}
+		names = append(names, m.Name)
+	}
+	return nil, problem.New(problem.NotFound, "no_such_node", "the cluster has no node %q; it has: %s", name, strings.Join(names, ", "))
+}
+
+// SetState drains a node, or makes it active again.
+func (s *Service) SetState(ctx context.Context, name string, state State) error {
+	if state != Active && state != Draining {
+		return problem.New(problem.Invalid, "invalid_state", "state %q; allowed are active and draining", state)
+	}
+	return s.change(ctx, name, func(m *Member) error { m.State = state; return nil })
+}
+
+// Remove takes a node out of the cluster for good: its certificate is no longer
+// believed, and it stops when it sees it.
+func (s *Service) Remove(ctx context.Context, name string) error {
+	return s.change(ctx, name, func(m *Member) error { m.State = Removed; return nil })
+}
+
+// Restart asks a node to end, for its supervisor to start it again.
+func (s *Service) Restart(ctx context.Context, name string) error {
+	return s.change(ctx, name, func(m *Member) error { m.RestartAt = s.Now().UTC(); return nil })
+}
+
+func (s *Service) change(ctx context.Context, name string, fn func(*Member) error) error {
+	err := s.Docs.Write(ctx, tenant.Authority, func(tx tenant.Tx) error {
+		m, err := s.find(tx, name)
+		if err != nil {
+			return err
+		}
+		_, err = tenant.Change(tx, tenant.KindMember, m.ID, fn)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	all, _, err := tenant.Find[Member](ctx, s.Docs, tenant.Authority, tenant.KindMember, tenant.Query{})
+	if err != nil {
+		return err
+	}
+	s.take(all)
+	return nil
+}
