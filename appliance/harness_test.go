@@ -29,6 +29,7 @@ import (
 	"github.com/portcullis-id/portcullis/appliance"
 	"github.com/portcullis-id/portcullis/client"
 	"github.com/portcullis-id/portcullis/config"
+	"github.com/portcullis-id/portcullis/internal/ports"
 	"github.com/portcullis-id/portcullis/store/storetest"
 	"github.com/portcullis-id/portcullis/tenant"
 )
@@ -58,12 +59,11 @@ func engines(t *testing.T, test func(t *testing.T, n *node)) {
 
 func port(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	p, err := ports.Free()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return p
 }
 
 type configuration = appliance.Config

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -21,6 +20,7 @@ import (
 	"time"
 
 	"github.com/portcullis-id/portcullis/client"
+	"github.com/portcullis-id/portcullis/internal/ports"
 )
 
 // node is a child process.
@@ -40,15 +40,6 @@ type node struct {
 	tlsConf *tls.Config
 }
 
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
-}
-
 // start starts the binary on a data folder and waits for its first 200.
 func start(ctx context.Context, binary, data string, settings ...string) (_ *node, err error) {
 	return startAs(ctx, []string{binary}, data, settings)
@@ -56,17 +47,17 @@ func start(ctx context.Context, binary, data string, settings ...string) (_ *nod
 
 // startAs starts the binary by a command of several words.
 func startAs(ctx context.Context, command []string, data string, settings []string) (_ *node, err error) {
-	var ports [3]int
-	for i := range ports {
-		if ports[i], err = freePort(); err != nil {
+	var port [3]int
+	for i := range port {
+		if port[i], err = ports.Free(); err != nil {
 			return nil, err
 		}
 	}
 	n := &node{data: data, ended: make(chan error, 1), local: client.NewLocal(data)}
-	n.http, n.https = fmt.Sprintf("127.0.0.1:%d", ports[0]), fmt.Sprintf("127.0.0.1:%d", ports[1])
+	n.http, n.https = fmt.Sprintf("127.0.0.1:%d", port[0]), fmt.Sprintf("127.0.0.1:%d", port[1])
 	n.host, n.issuer = "localhost", "https://localhost/" // the same at each start, whatever the ports
 	args := append(command[1:len(command):len(command)], "start", "--dev", "--data", data,
-		"--set", fmt.Sprintf("listen.http=%d", ports[0]), "--set", fmt.Sprintf("listen.https=%d", ports[1]), "--set", fmt.Sprintf("listen.health=%d", ports[2]),
+		"--set", fmt.Sprintf("listen.http=%d", port[0]), "--set", fmt.Sprintf("listen.https=%d", port[1]), "--set", fmt.Sprintf("listen.health=%d", port[2]),
 		"--set", "public_port=443", "--set", "trusted_proxies.networks=127.0.0.1", "--set", "log.format=json")
 	for _, s := range settings {
 		args = append(args, "--set", s)

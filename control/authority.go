@@ -87,23 +87,24 @@ func serial() *big.Int {
 // maxCSR bounds a certificate request, in bytes.
 const maxCSR = 8 << 10
 
-// issue signs a certificate for a node. Of the request only the key counts.
-func (a *Authority) issue(csrPEM string, id string, now time.Time) (certPEM string, err error) {
+// issue signs a certificate for a node, and returns its serial number. Of the
+// request only the key counts.
+func (a *Authority) issue(csrPEM string, id string, now time.Time) (certPEM, number string, err error) {
 	wrong := problem.New(problem.Invalid, "invalid_request", "csr: it is no PKCS #10 certificate request in PEM with an ECDSA key")
 	if len(csrPEM) > maxCSR {
-		return "", wrong
+		return "", "", wrong
 	}
 	block, _ := pem.Decode([]byte(csrPEM))
 	if block == nil || block.Type != "CERTIFICATE REQUEST" {
-		return "", wrong
+		return "", "", wrong
 	}
 	csr, err := x509.ParseCertificateRequest(block.Bytes)
 	if err != nil || csr.CheckSignature() != nil {
-		return "", wrong
+		return "", "", wrong
 	}
 	key, ok := csr.PublicKey.(*ecdsa.PublicKey)
 	if !ok || key.Curve != elliptic.P256() {
-		return "", wrong
+		return "", "", wrong
 	}
 	tmpl := &x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: id}, DNSNames: []string{serverName}, URIs: []*url.URL{nodeURI(id)},
@@ -112,10 +113,12 @@ func (a *Authority) issue(csrPEM string, id string, now time.Time) (certPEM stri
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, key, a.key)
 	if err != nil {
-		return "", fmt.Errorf("sign the certificate of node %s: %w", id, err)
+		return "", "", fmt.Errorf("sign the certificate of node %s: %w", id, err)
 	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), nil
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), hex(tmpl.SerialNumber), nil
 }
+
+func hex(serial *big.Int) string { return serial.Text(16) }
 
 func nodeURI(id string) *url.URL { return &url.URL{Scheme: "portcullis", Host: "node", Path: "/" + id} }
 

@@ -29,6 +29,9 @@ func (s *Service) Announce(v tenant.Invalidation) {
 	}
 }
 
+// everything makes a node forget everything. It names no tenant.
+func everything() tenant.Invalidation { return tenant.Invalidation{ID: tenant.RandomString(16)} }
+
 // obey does what another node, or the database, says.
 func (s *Service) obey(all []tenant.Invalidation) (done int) {
 	s.mu.Lock()
@@ -42,6 +45,10 @@ func (s *Service) obey(all []tenant.Invalidation) (done int) {
 	}
 	s.mu.Unlock()
 	for _, v := range fresh {
+		if v.Tenant == "" {
+			s.Caches.InvalidateAll()
+			continue
+		}
 		s.Caches.Invalidate(v.Tenant, v.Kinds...)
 	}
 	return len(fresh)
@@ -64,6 +71,7 @@ func (s *Service) catchUp() func(ctx context.Context) error {
 		}
 		last = began
 		n := s.obey(missed)
+		s.Caches.Checked(began)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.pushed.caughtUp += int64(n)

@@ -12,9 +12,9 @@ import (
 // both are measured by each node's own clock from before the write that the other
 // sees: they never overlap.
 const (
-	renewEvery = 2 * time.Second
-	leadFor    = 6 * time.Second
-	waitFor    = 8 * time.Second
+	renewEvery = time.Second
+	leadFor    = 4 * time.Second
+	waitFor    = 6 * time.Second
 )
 
 // leaseDoc is the lease as the store keeps it.

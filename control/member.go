@@ -12,7 +12,6 @@ type State string
 const (
 	Active   State = "active"
 	Draining State = "draining" // it finishes what it has, and tells the load balancer
-	Removed  State = "removed"  // its certificate is no longer believed
 )
 
 var (
@@ -31,10 +30,14 @@ type Member struct {
 	Beat     int64     `json:"beat"`
 	SeenAt   time.Time `json:"seen_at"` // by the node's own clock
 	JoinedAt time.Time `json:"joined_at"`
+	// Certificates are the serial numbers, in hexadecimal, that are believed: that of
+	// the certificate in use, and the one before or after it during a renewal.
+	Certificates []string `json:"certificates"`
 	// Settings is the version of the cluster's settings that the node works with.
 	Settings int64 `json:"settings"`
-	// RestartAt asks the node to end, for its supervisor to start it again.
-	RestartAt time.Time `json:"restart_at,omitzero"`
+	// Restarts counts how often somebody asked the node to start again. It does so when
+	// the number grows.
+	Restarts int64 `json:"restarts,omitempty"`
 }
 
 // Sight is how a node sees another.

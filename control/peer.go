@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,8 +32,11 @@ type peer struct {
 	stop    context.CancelFunc
 	done    chan struct{}
 
+	believed []string // serial numbers of its certificates; guarded by service.mu
+
 	mu    sync.Mutex
 	queue []tenant.Invalidation
+	lost  bool // something could not be delivered: the peer has to forget everything
 	wake  chan struct{}
 }
 
@@ -41,24 +45,29 @@ type peer struct {
 func (s *Service) syncPeers() {
 	want := map[string]Member{}
 	for _, m := range s.members {
-		if m.State != Removed && m.ID != s.id.ID {
+		if m.ID != s.id.ID {
 			want[m.ID] = m
 		}
 	}
 	for id, p := range s.peers {
-		if m, ok := want[id]; !ok || m.Address != p.address {
-			p.stop()
-			delete(s.peers, id)
-			delete(s.answers, id)
-			delete(s.skews, id)
+		// A certificate that is no longer believed may be that of an open connection.
+		m, ok := want[id]
+		revoked := slices.ContainsFunc(p.believed, func(c string) bool { return !slices.Contains(m.Certificates, c) })
+		if ok && m.Address == p.address && !revoked {
+			p.believed = m.Certificates
+			continue
 		}
+		p.stop()
+		delete(s.peers, id)
+		delete(s.answers, id)
+		delete(s.skews, id)
 	}
 	for id, m := range want {
 		if s.peers[id] != nil {
 			continue
 		}
 		ctx, cancel := context.WithCancel(context.Background())
-		p := &peer{service: s, id: id, address: m.Address, stop: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1), http: s.client(m.Address, id)}
+		p := &peer{service: s, id: id, address: m.Address, believed: m.Certificates, stop: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1), http: s.client(m.Address, id)}
 		s.peers[id] = p
 		go p.run(ctx)
 	}
@@ -80,18 +89,29 @@ func (s *Service) client(address, id string) *http.Client {
 	return &http.Client{Timeout: callTime, Transport: &http.Transport{
 		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return s.Dial(ctx, address) },
 		ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 2, IdleConnTimeout: time.Minute,
-		TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS13, ServerName: serverName, RootCAs: s.id.pool(),
-			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-				pair := s.identity().pair
-				return &pair, nil
-			},
-			VerifyConnection: func(c tls.ConnectionState) error {
-				if got, ok := nodeID(c.PeerCertificates[0]); !ok || got != id {
-					return fmt.Errorf("the node at %s is %s, and not %s", address, got, id)
-				}
-				return nil
-			}},
+		TLSClientConfig: s.clientTLS(s.id.pool(), id),
 	}}
+}
+
+// ClientTLS is for calls to one other node on any row between nodes: with this
+// node's certificate, and believing that node's alone.
+func (s *Service) ClientTLS(id string) *tls.Config { return s.clientTLS(s.identity().pool(), id) }
+
+// clientTLS is ClientTLS without s.mu. Members are looked up when a connection is
+// made, so that a certificate that was revoked is refused from the next heartbeat on.
+func (s *Service) clientTLS(authority *x509.CertPool, id string) *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS13, ServerName: serverName, RootCAs: authority,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			pair := s.identity().pair
+			return &pair, nil
+		},
+		VerifyConnection: func(c tls.ConnectionState) error {
+			m, err := s.believe(c)
+			if err == nil && m.ID != id {
+				err = fmt.Errorf("the node that answers is %s, and not %s", m.ID, id)
+			}
+			return err
+		}}
 }
 
 // call sends v, and reads the answer into into where that is not nil.
@@ -127,12 +147,14 @@ func call(ctx context.Context, c *http.Client, method, address, path string, v, 
 	return json.Unmarshal(raw, into)
 }
 
-// push puts an invalidation into the line. One that does not fit is found in the
-// database.
+// push puts an invalidation into the line. When one does not fit, the peer has to
+// forget everything.
 func (p *peer) push(v tenant.Invalidation) {
 	p.mu.Lock()
 	if len(p.queue) < maxQueue {
 		p.queue = append(p.queue, v)
+	} else {
+		p.lost = true
 	}
 	p.mu.Unlock()
 	select {
@@ -150,26 +172,53 @@ func (p *peer) run(ctx context.Context) {
 			return
 		case <-p.wake:
 		}
-		for {
-			p.mu.Lock()
-			n := min(len(p.queue), maxBatch)
-			batch := p.queue[:n:n]
-			p.queue = p.queue[n:]
-			p.mu.Unlock()
-			if n == 0 {
-				break
-			}
-			err := call(ctx, p.http, http.MethodPost, p.address, "/v1/invalidations", batch, nil)
-			if errors.Is(err, context.Canceled) {
-				return
-			}
-			p.service.mu.Lock()
-			if err == nil {
-				p.service.pushed.sent += int64(n)
-			} else {
-				p.service.pushed.failed += int64(n)
-			}
-			p.service.mu.Unlock()
+		for p.deliver(ctx) {
+		}
+	}
+}
+
+// deliver sends what waits, and reports whether there may be more. What could not
+// be sent makes the peer forget everything once it is reached again: the next push,
+// or the question of the next second, finds out.
+func (p *peer) deliver(ctx context.Context) bool {
+	p.mu.Lock()
+	n := min(len(p.queue), maxBatch)
+	batch := p.queue[:n:n]
+	p.queue = p.queue[n:]
+	lost := p.lost
+	p.mu.Unlock()
+	if lost {
+		batch = []tenant.Invalidation{everything()}
+	}
+	if len(batch) == 0 {
+		return false
+	}
+	err := call(ctx, p.http, http.MethodPost, p.address, "/v1/invalidations", batch, nil)
+	if ctx.Err() != nil {
+		return false
+	}
+	p.mu.Lock()
+	p.lost = err != nil
+	p.mu.Unlock()
+	p.service.mu.Lock()
+	if err == nil {
+		p.service.pushed.sent += int64(n)
+	} else {
+		p.service.pushed.failed += int64(n)
+	}
+	p.service.mu.Unlock()
+	return err == nil
+}
+
+// again delivers to a peer that has just answered what it missed.
+func (p *peer) again() {
+	p.mu.Lock()
+	lost := p.lost
+	p.mu.Unlock()
+	if lost {
+		select {
+		case p.wake <- struct{}{}:
+		default:
 		}
 	}
 }
@@ -197,6 +246,7 @@ func (s *Service) ask(ctx context.Context) error {
 				return // its silence grows
 			}
 			took := time.Since(sent)
+			p.again()
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			s.answers[p.id] = heard{at: time.Now()}

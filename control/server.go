@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +32,40 @@ func (s *Service) TLSConfig() *tls.Config {
 		}}
 }
 
+// ServerTLS is for listeners of other rows that the cluster's nodes alone may call.
+func (s *Service) ServerTLS() *tls.Config {
+	c := s.TLSConfig()
+	c.ClientAuth = tls.RequireAndVerifyClientCert
+	c.VerifyConnection = func(cs tls.ConnectionState) error { _, err := s.believe(cs); return err }
+	return c
+}
+
+// believe is the node whose certificate a connection was made with: the authority
+// has signed it, it was not revoked, and the node is a member.
+func (s *Service) believe(c tls.ConnectionState) (*Member, error) {
+	if len(c.VerifiedChains) == 0 {
+		return nil, problem.New(problem.Unauthorized, "no_certificate", "This is the control plane of a cluster: it answers its nodes, by their certificates.")
+	}
+	id, ok := nodeID(c.PeerCertificates[0])
+	if !ok {
+		return nil, problem.New(problem.Forbidden, "no_node", "The certificate is not that of a node.")
+	}
+	number := hex(c.PeerCertificates[0].SerialNumber)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.members {
+		m := s.members[i]
+		switch {
+		case m.ID != id:
+		case !slices.Contains(m.Certificates, number):
+			return nil, problem.New(problem.Forbidden, "certificate_revoked", "The certificate of node %s was replaced or revoked.", m.Name)
+		default:
+			return &m, nil
+		}
+	}
+	return nil, problem.New(problem.Forbidden, "no_member", "Node %s is no member of this cluster.", id)
+}
+
 // Handler serves the listener of row control.
 func (s *Service) Handler() http.Handler {
 	render := func(w http.ResponseWriter, _ *http.Request, e *problem.Error) {
@@ -50,7 +85,6 @@ func (s *Service) Handler() http.Handler {
 		return web.JSON(w, http.StatusOK, Status{ID: s.ID(), Time: s.Now().UTC()})
 	}))
 	mux.Handle("POST /v1/invalidations", member(s.serveInvalidations))
-	mux.Handle("POST /v1/renew", member(s.serveRenew))
 	mux.Handle("POST /v1/join", web.Handle(s.serveJoin, render))
 	return mux
 }
@@ -84,25 +118,13 @@ func answerError(status int, raw []byte) error {
 	return problem.New(kind, a.Code, "%s", a.Message)
 }
 
-// member is the node that asks: its certificate is the authority's, and it has not
-// been removed.
+// member is the node that asks. It is looked up for each request: connections
+// outlive certificates.
 func (s *Service) member(r *http.Request) (*Member, error) {
-	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
-		return nil, problem.New(problem.Unauthorized, "no_certificate", "This is the control plane of a cluster: it answers its nodes, by their certificates.")
+	if r.TLS == nil {
+		return s.believe(tls.ConnectionState{})
 	}
-	id, ok := nodeID(r.TLS.PeerCertificates[0])
-	if !ok {
-		return nil, problem.New(problem.Forbidden, "no_node", "The certificate is not that of a node.")
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i := range s.members {
-		if s.members[i].ID == id && s.members[i].State != Removed {
-			m := s.members[i]
-			return &m, nil
-		}
-	}
-	return nil, problem.New(problem.Forbidden, "no_member", "Node %s is no member of this cluster.", id)
+	return s.believe(*r.TLS)
 }
 
 func read(r *http.Request, into any) error {
@@ -127,34 +149,25 @@ func (s *Service) serveInvalidations(w http.ResponseWriter, r *http.Request, _ *
 	return nil
 }
 
-type renewal struct {
-	CSR         string `json:"csr,omitempty"`
-	Certificate string `json:"certificate,omitempty"`
-}
-
-func (s *Service) serveRenew(w http.ResponseWriter, r *http.Request, m *Member) error {
-	var q renewal
-	if err := read(r, &q); err != nil {
-		return err
-	}
-	ca, err := loadAuthority(r.Context(), s.Docs)
-	if err != nil {
-		return err
-	}
-	cert, err := ca.issue(q.CSR, m.ID, s.Now())
-	if err != nil {
-		return err
-	}
-	return web.JSON(w, http.StatusOK, renewal{Certificate: cert})
-}
-
-// renewCertificate gets a new certificate when a third of the old one's life is
-// left. Every node has the database, and so the authority.
-func (s *Service) renewCertificate(ctx context.Context) error {
+// renewWhenDue gets a new certificate when a third of the old one's life is left, or
+// when it was revoked.
+func (s *Service) renewWhenDue(ctx context.Context) error {
 	id := s.identity()
-	if !id.due(s.Now()) {
+	s.mu.Lock()
+	revoked := false
+	for _, m := range s.members {
+		revoked = revoked || m.ID == id.ID && !slices.Contains(m.Certificates, hex(id.pair.Leaf.SerialNumber))
+	}
+	s.mu.Unlock()
+	if !revoked && !id.due(s.Now()) {
 		return nil
 	}
+	return s.renew(ctx, id)
+}
+
+// renew gets a new certificate. Every node has the database, and so the authority.
+// The others are told of it a moment before it is used.
+func (s *Service) renew(ctx context.Context, id *Identity) error {
 	ca, err := loadAuthority(ctx, s.Docs)
 	if err != nil {
 		return err
@@ -163,9 +176,26 @@ func (s *Service) renewCertificate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cert, err := ca.issue(csr, id.ID, s.Now())
+	cert, number, err := ca.issue(csr, id.ID, s.Now())
 	if err != nil {
 		return err
+	}
+	old := hex(id.pair.Leaf.SerialNumber)
+	err = s.Docs.Write(ctx, tenant.Authority, func(tx tenant.Tx) error {
+		_, err := tenant.Change(tx, tenant.KindMember, id.ID, func(m *Member) error {
+			m.Certificates = slices.DeleteFunc(m.Certificates, func(c string) bool { return c != old })
+			m.Certificates = append(m.Certificates, number)
+			return nil
+		})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(2 * beatEvery):
 	}
 	if err := id.save(s.data, key, cert, ""); err != nil {
 		return err

@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"slices"
@@ -27,6 +26,8 @@ const (
 type Caches interface {
 	Invalidate(tenant string, kinds ...tenant.Kind)
 	InvalidateAll()
+	// Checked says that nothing was missed up to a moment.
+	Checked(at time.Time)
 }
 
 // Grant is what a node that joins is given: everything that the nodes of a cluster
@@ -50,10 +51,10 @@ type Deps struct {
 	Version string
 	// Grant makes what a new node is given.
 	Grant func(ctx context.Context) (Grant, error)
-	// Apply puts settings of the cluster into effect on this node.
-	Apply func(values map[string]string) error
-	// Stop ends this node, with the reason for its log: it was removed, or it is to
-	// start again.
+	// Settings is the version of the cluster's settings that this process was started
+	// with. When there is a newer one, and it is this node's turn, it starts again.
+	Settings int64
+	// Stop ends this node, with the reason: ErrRestart, or that it was removed.
 	Stop func(reason error)
 	Now  func() time.Time // wall clock, for people and certificates
 }
@@ -70,7 +71,7 @@ type Service struct {
 	answers map[string]heard // by member, on the network
 	skews   map[string]Skew
 	lease   leaseView
-	applied int64
+	asked   int64                // restarts that were asked for before this process began; -1 until it is known
 	seen    map[string]time.Time // invalidations that were done
 	peers   map[string]*peer
 	state   State
@@ -92,7 +93,7 @@ func New(data string, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	return &Service{Deps: deps, data: data, id: id, beats: map[string]heard{}, answers: map[string]heard{}, skews: map[string]Skew{},
-		seen: map[string]time.Time{}, peers: map[string]*peer{}, state: Active}, nil
+		seen: map[string]time.Time{}, peers: map[string]*peer{}, asked: -1, state: Active}, nil
 }
 
 // Found makes a cluster in a database that has none, and the first node of it in a
@@ -140,7 +141,7 @@ func admit(ctx context.Context, docs tenant.Docs, name, address, csr string, now
 		return nil, "", err
 	}
 	id := &Identity{ID: tenant.NewID("node"), Name: name, Address: address}
-	cert, err := ca.issue(csr, id.ID, now)
+	cert, number, err := ca.issue(csr, id.ID, now)
 	if err != nil {
 		return nil, "", err
 	}
@@ -151,7 +152,6 @@ func admit(ctx context.Context, docs tenant.Docs, name, address, csr string, now
 		}
 		for _, m := range all {
 			switch {
-			case m.State == Removed:
 			case m.Name == name:
 				return problem.New(problem.Conflict, "name_taken", "the cluster has a node named %s; choose another --name, or remove it first with `portcullis cluster remove %s`", name, name)
 			case m.Address == address:
@@ -161,12 +161,12 @@ func admit(ctx context.Context, docs tenant.Docs, name, address, csr string, now
 		if len(all) >= maxMembers {
 			return problem.New(problem.Conflict, "too_many_nodes", "the cluster has %d nodes; allowed are %d", len(all), maxMembers)
 		}
-		return tenant.Add(tx, tenant.KindMember, id.ID, &Member{ID: id.ID, Name: name, Address: address, State: Active, JoinedAt: now.UTC()})
+		return tenant.Add(tx, tenant.KindMember, id.ID, &Member{ID: id.ID, Name: name, Address: address, State: Active, JoinedAt: now.UTC(), Certificates: []string{number}})
 	})
 	return id, cert, err
 }
 
-// maxMembers bounds a cluster, with the nodes that were removed from it.
+// maxMembers bounds a cluster.
 const maxMembers = 256
 
 func loadAuthority(ctx context.Context, docs tenant.Docs) (*Authority, error) {
@@ -242,7 +242,7 @@ func (s *Service) Run(ctx context.Context) error {
 	every(beatEvery, "looking for missed invalidations", s.catchUp())
 	every(renewEvery, "the leader's lease", s.renewLease)
 	every(beatEvery, "asking the other nodes", s.ask)
-	every(time.Hour, "renewing this node's certificate", s.renewCertificate)
+	every(10*time.Second, "renewing this node's certificate", s.renewWhenDue)
 	wg.Wait()
 	s.stopPeers()
 	// A leader that goes lets go, so that nobody waits for it.
@@ -254,33 +254,25 @@ func (s *Service) Run(ctx context.Context) error {
 // beat writes the heartbeat and reads everybody's.
 func (s *Service) beat(ctx context.Context) error {
 	me := s.identity()
-	var all []*Member
 	err := s.Docs.Write(ctx, tenant.Authority, func(tx tenant.Tx) error {
-		s.mu.Lock()
-		applied := s.applied
-		s.mu.Unlock()
 		_, err := tenant.Change(tx, tenant.KindMember, me.ID, func(m *Member) error {
 			m.Beat++
-			m.SeenAt, m.Version, m.Settings = s.Now().UTC(), s.Version, applied
+			m.SeenAt, m.Version, m.Settings = s.Now().UTC(), s.Version, s.Deps.Settings
 			return nil
 		})
 		return err
 	})
 	if problem.Is(err, problem.NotFound) {
-		s.Stop(fmt.Errorf("this node (%s) is no member of the cluster any more", me.ID))
+		s.Stop(problem.New(problem.Forbidden, "removed", "this node (%s, %s) was removed from the cluster; delete the folder %s in its data to join again", me.Name, me.ID, identityDir))
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if all, _, err = tenant.Find[Member](ctx, s.Docs, tenant.Authority, tenant.KindMember, tenant.Query{}); err != nil {
+	if err := s.look(ctx); err != nil {
 		return err
 	}
-	s.take(all)
-	if err := s.applySettings(ctx); err != nil {
-		s.Logger.ErrorContext(ctx, "the cluster's settings could not be applied", "error", err)
-	}
-	return nil
+	return s.followSettings(ctx)
 }
 
 // take takes over what the database says of the members.
@@ -289,7 +281,7 @@ func (s *Service) take(all []*Member) {
 	defer s.mu.Unlock()
 	now := time.Now()
 	s.members = s.members[:0]
-	var stop error
+	restart := false
 	for _, m := range all {
 		s.members = append(s.members, *m)
 		if h, ok := s.beats[m.ID]; !ok || h.beat != m.Beat {
@@ -299,28 +291,20 @@ func (s *Service) take(all []*Member) {
 			continue
 		}
 		s.state = m.State
-		if m.State == Removed {
-			stop = errors.New("this node was removed from the cluster")
+		if s.asked < 0 {
+			s.asked = m.Restarts
 		}
-		if !m.RestartAt.IsZero() && m.RestartAt.After(s.startedAt()) {
-			stop = ErrRestart
-		}
+		restart = m.Restarts > s.asked
 	}
 	slices.SortFunc(s.members, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
 	s.syncPeers()
-	if stop != nil {
-		go s.Stop(stop)
+	if restart {
+		s.Stop(ErrRestart)
 	}
 }
 
 // ErrRestart is why a node stops that somebody wants to start again.
 var ErrRestart = errors.New("this node was asked to start again")
-
-// startedAt is when this process joined the others, by the wall clock of its
-// first heartbeat.
-func (s *Service) startedAt() time.Time { return processStart }
-
-var processStart = time.Now()
 
 // Members are the nodes of the cluster as this one sees them, by name.
 func (s *Service) Members() []View {
@@ -329,9 +313,6 @@ func (s *Service) Members() []View {
 	now := time.Now()
 	out := make([]View, 0, len(s.members))
 	for _, m := range s.members {
-		if m.State == Removed {
-			continue
-		}
 		v := View{Member: m, Leader: s.lease.holder == m.ID, Self: m.ID == s.id.ID, Database: sightOf(now.Sub(s.beats[m.ID].at))}
 		v.Network = Up
 		if !v.Self {
@@ -363,9 +344,6 @@ func (s *Service) find(tx tenant.Tx, name string) (*Member, error) {
 	}
 	var names []string
 	for _, m := range all {
-		if m.State == Removed {
-			continue
-		}
 		if m.Name == name || m.ID == name {
 			return m, nil
 		}
@@ -385,12 +363,29 @@ func (s *Service) SetState(ctx context.Context, name string, state State) error 
 // Remove takes a node out of the cluster for good: its certificate is no longer
 // believed, and it stops when it sees it.
 func (s *Service) Remove(ctx context.Context, name string) error {
-	return s.change(ctx, name, func(m *Member) error { m.State = Removed; return nil })
+	err := s.Docs.Write(ctx, tenant.Authority, func(tx tenant.Tx) error {
+		m, err := s.find(tx, name)
+		if err != nil {
+			return err
+		}
+		_, err = tx.Delete(tenant.KindMember, m.ID)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return s.look(ctx)
 }
 
-// Restart asks a node to end, for its supervisor to start it again.
+// Restart asks a node to start again.
 func (s *Service) Restart(ctx context.Context, name string) error {
-	return s.change(ctx, name, func(m *Member) error { m.RestartAt = s.Now().UTC(); return nil })
+	return s.change(ctx, name, func(m *Member) error { m.Restarts++; return nil })
+}
+
+// Revoke makes every certificate of a node unbelieved at once. The node itself, which
+// has the database, gets a new one with its next look at it.
+func (s *Service) Revoke(ctx context.Context, name string) error {
+	return s.change(ctx, name, func(m *Member) error { m.Certificates = []string{}; return nil })
 }
 
 func (s *Service) change(ctx context.Context, name string, fn func(*Member) error) error {
@@ -405,6 +400,11 @@ func (s *Service) change(ctx context.Context, name string, fn func(*Member) erro
 	if err != nil {
 		return err
 	}
+	return s.look(ctx)
+}
+
+// look reads the members.
+func (s *Service) look(ctx context.Context) error {
 	all, _, err := tenant.Find[Member](ctx, s.Docs, tenant.Authority, tenant.KindMember, tenant.Query{})
 	if err != nil {
 		return err

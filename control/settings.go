@@ -3,27 +3,29 @@ package control
 import (
 	"context"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/portcullis-id/portcullis/problem"
 	"github.com/portcullis-id/portcullis/tenant"
 )
 
-// Settings are what every node of the cluster works with, beside its own
-// configuration. They are pushed by their version: a node reads them with its next
-// heartbeat, applies them, and says so with the one after.
+// Settings are what every node of the cluster works with, above its own
+// configuration. A node sees a new version with its next heartbeat, drains, starts
+// again with it, and says so with its first heartbeat after.
 type Settings struct {
 	Version int64             `json:"version"`
 	Values  map[string]string `json:"values"`
 	// Sequential lets one node after the other apply a version, in the order of their
-	// ids, each when those before it have.
+	// ids, each when those before it have. A node that does not come back with it stops
+	// the others from trying.
 	Sequential bool      `json:"sequential,omitempty"`
 	ChangedAt  time.Time `json:"changed_at"`
 }
 
-// Settings are the cluster's settings; version 0 means that none were made.
-func (s *Service) Settings(ctx context.Context) (*Settings, error) {
-	v, err := tenant.Get[Settings](ctx, s.Docs, tenant.Authority, tenant.KindCluster, settingsID)
+// LoadSettings reads the cluster's settings; version 0 means that none were made.
+func LoadSettings(ctx context.Context, docs tenant.Docs) (*Settings, error) {
+	v, err := tenant.Get[Settings](ctx, docs, tenant.Authority, tenant.KindCluster, settingsID)
 	if problem.Is(err, problem.NotFound) {
 		return &Settings{Values: map[string]string{}}, nil
 	}
@@ -60,30 +62,28 @@ func (s *Service) SetSettings(ctx context.Context, values map[string]string, seq
 	return version, err
 }
 
-// applySettings applies a version that is new and whose turn it is on this node.
-func (s *Service) applySettings(ctx context.Context) error {
-	v, err := s.Settings(ctx)
-	if err != nil {
+// followSettings starts this node again when there are newer settings and it is its
+// turn.
+func (s *Service) followSettings(ctx context.Context) error {
+	v, err := LoadSettings(ctx, s.Docs)
+	if err != nil || v.Version <= s.Deps.Settings {
 		return err
 	}
 	s.mu.Lock()
-	done := v.Version <= s.applied
-	wait := false
-	for _, m := range s.members {
-		if v.Sequential && m.State != Removed && m.ID < s.id.ID && m.Settings < v.Version && sightOf(time.Since(s.beats[m.ID].at)) != Down {
-			wait = true
-		}
-	}
-	s.mu.Unlock()
-	if done || wait {
+	defer s.mu.Unlock()
+	if v.Sequential && slices.ContainsFunc(s.members, func(m Member) bool { return m.ID < s.id.ID && s.holdsUp(m, v) }) {
 		return nil
 	}
-	if err := s.Apply(v.Values); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	s.applied = v.Version
-	s.mu.Unlock()
-	s.Logger.InfoContext(ctx, "the cluster's settings are in effect", "version", v.Version)
+	s.Stop(ErrRestart)
 	return nil
+}
+
+// holdsUp reports whether a node that is to apply a version before this one has not
+// yet. One that was down before the version was made holds up nobody; one that has
+// gone down since does: the version may be why. The caller holds s.mu.
+func (s *Service) holdsUp(m Member, v *Settings) bool {
+	if m.Settings >= v.Version {
+		return false
+	}
+	return sightOf(time.Since(s.beats[m.ID].at)) != Down || m.SeenAt.After(v.ChangedAt.Add(-downAfter))
 }

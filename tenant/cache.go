@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -18,7 +19,8 @@ import (
 // Owner: the appliance, one per node. Bound: a number of entries, the least
 // recently used go first. Invalidation: a Write through this Cache drops the
 // touched kinds of its tenant before it returns; writes of other nodes arrive
-// through Invalidate.
+// through Invalidate, and while it is not certain that all of them have, a shared
+// cache keeps out of the way.
 type Cache struct {
 	Docs
 	entries *lru.Cache[cacheKey, cacheEntry]
@@ -29,7 +31,16 @@ type Cache struct {
 	mu   sync.RWMutex
 	gens map[genKey]uint64
 	all  uint64 // how often everything was dropped
+
+	checked atomic.Int64 // nanoseconds of began when Checked last spoke
 }
+
+// began is what moments are counted from: the clock of the wall may jump.
+var began = time.Now()
+
+// trustFor is how long a shared cache is believed after it was last known to have
+// missed nothing. Beyond that everything is loaded each time.
+const trustFor = 5 * time.Second
 
 // Invalidation is a write of kinds that caches derive from.
 type Invalidation struct {
@@ -78,6 +89,14 @@ func NewCache(docs Docs, size int) *Cache {
 // and is announced after its commit. It has to be called before the first write.
 func (c *Cache) Share(announce func(Invalidation)) { c.announce = announce }
 
+// Checked tells a shared cache that it has heard of every write before a moment.
+func (c *Cache) Checked(at time.Time) { c.checked.Store(int64(at.Sub(began))) }
+
+// trusted reports whether entries may be used.
+func (c *Cache) trusted() bool {
+	return c.announce == nil || time.Since(began)-time.Duration(c.checked.Load()) < trustFor
+}
+
 // InvalidateAll drops everything.
 func (c *Cache) InvalidateAll() {
 	c.mu.Lock()
@@ -104,7 +123,7 @@ func (c *Cache) gen(g genKey) uint64 {
 // it only when a write came between. The key tells apart what is derived from
 // one kind. Values are shared: callers must not change them. Errors are not kept.
 func Cached[T any](c *Cache, tenant string, k Kind, key string, load func() (T, error)) (T, error) {
-	if !slices.Contains(cached, k) {
+	if !slices.Contains(cached, k) || !c.trusted() {
 		return load() // nobody would tell when it has changed
 	}
 	ck := cacheKey{genKey{tenant, k}, key}

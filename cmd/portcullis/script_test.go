@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/portcullis-id/portcullis/cli"
+	"github.com/portcullis-id/portcullis/internal/ports"
 )
 
 func TestMain(m *testing.M) {
@@ -34,7 +34,7 @@ func TestScripts(t *testing.T) {
 		ContinueOnError: true,
 		Setup: func(env *testscript.Env) error {
 			for _, name := range []string{"HTTPS", "HTTP", "HEALTH"} {
-				port, err := freePort()
+				port, err := ports.Free()
 				if err != nil {
 					return err
 				}
@@ -47,15 +47,6 @@ func TestScripts(t *testing.T) {
 			"stopnode": stopNode,
 		},
 	})
-}
-
-func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port, nil
 }
 
 // running are the nodes of the scripts, by their folders.
