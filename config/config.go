@@ -469,13 +469,7 @@ type Setting struct {
 
 // Show lists all settings of a configuration struct with their values; secrets
 // show as a placeholder.
-func Show(src any) []Setting {
-	v := reflect.ValueOf(src)
-	if v.Kind() == reflect.Pointer {
-		v = v.Elem()
-	}
-	return show(v, "")
-}
+func Show(src any) []Setting { return show(indirect(src), "") }
 
 func show(v reflect.Value, key string) []Setting {
 	var out []Setting
@@ -499,13 +493,7 @@ func show(v reflect.Value, key string) []Setting {
 
 // YAML writes a configuration struct as a file that Load reads, with secrets
 // redacted and each setting's meaning above it.
-func YAML(w io.Writer, src any) error {
-	v := reflect.ValueOf(src)
-	if v.Kind() == reflect.Pointer {
-		v = v.Elem()
-	}
-	return writeYAML(w, v, "")
-}
+func YAML(w io.Writer, src any) error { return writeYAML(w, indirect(src), "") }
 
 func writeYAML(w io.Writer, v reflect.Value, indent string) error {
 	for i := range v.NumField() {
