@@ -50,6 +50,7 @@ type ListenConfig struct {
 	HTTPS   int    `yaml:"https" doc:"Port of logins and APIs over TLS (row lb)."`
 	HTTP    int    `yaml:"http" doc:"Port of plain HTTP: pages are sent on to HTTPS (row lb). 0 means none."`
 	Health  int    `yaml:"health" doc:"Port of the health endpoints (row health). 0 means none."`
+	Control int    `yaml:"control" doc:"Port of the control plane (row control), for a node that joins or begins a cluster without a port in its address."`
 	// The health listener is for monitoring and often bound to another address.
 	HealthAddress  string `yaml:"health_address" doc:"IP address of the health listener; empty means listen.address."`
 	MaxConnections int    `yaml:"max_connections" doc:"Connections of one listener, 16 to 1000000; at most half of the process's descriptors. One more closes the one that has been idle for the longest time."`
@@ -59,6 +60,7 @@ type ListenConfig struct {
 type TLSConfig struct {
 	Certificate string `yaml:"certificate" doc:"PEM file: the certificate for *.DOMAIN (and DOMAIN), then its chain."`
 	Key         string `yaml:"key" doc:"PEM file with the certificate's private key."`
+	Local       bool   `yaml:"local" doc:"Without a certificate: make one with an authority of this appliance's own, DATA/root-ca.pem, which browsers and SDKs have to be told to trust. For trials."`
 }
 
 // DatabaseConfig says where the data is.
@@ -172,6 +174,7 @@ func Default() Config {
 		Data:       "data",
 		Listen: ListenConfig{
 			HTTPS: table.Port(netcontract.LB, 443), HTTP: table.Port(netcontract.LB, 80), Health: table.Port(netcontract.Health, 9110),
+			Control:        table.Port(netcontract.Control, 7777),
 			MaxConnections: 10_000,
 		},
 		SMTP:      SMTPConfig{Port: 587, TLS: "starttls"},
@@ -214,8 +217,8 @@ func (c *Config) Validate(report func(key, reason string)) {
 	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
 		report("tls", "wants both certificate and key, or neither")
 	}
-	if c.TLS.Certificate == "" && !c.Dev && c.Listen.HTTPS != 0 {
-		report("tls.certificate", "wants a PEM file, as the node listens on HTTPS; with --dev a local certificate authority makes one")
+	if c.TLS.Certificate == "" && !c.Dev && !c.TLS.Local && c.Listen.HTTPS != 0 {
+		report("tls.certificate", "wants a PEM file, as the node listens on HTTPS; with --dev, or tls.local, a local certificate authority makes one")
 	}
 }
 
@@ -226,6 +229,7 @@ func (l *ListenConfig) Validate(report func(key, reason string)) {
 	port(report, "https", l.HTTPS, true)
 	port(report, "http", l.HTTP, true)
 	port(report, "health", l.Health, true)
+	port(report, "control", l.Control, false)
 	between(report, "max_connections", l.MaxConnections, 16, 1_000_000)
 	if l.HTTPS == 0 && l.HTTP == 0 {
 		report("https", "wants a port when listen.http is 0 too: something has to listen")

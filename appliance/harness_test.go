@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -49,6 +50,10 @@ type node struct {
 	health string
 	key    string
 	cfg    appliance.Config
+
+	stop  context.CancelFunc
+	ended chan error
+	gone  bool // ended was read
 }
 
 // engines runs a test on both.
@@ -90,6 +95,12 @@ func startAt(t *testing.T, dsn string, now func() time.Time, change func(c *conf
 	cfg.Health.APIKey = "health-key-of-the-test"
 	cfg.Log.Level = "warn"
 	change(&cfg)
+	return startConfig(t, cfg, now)
+}
+
+// startConfig starts a node on a configuration as it is.
+func startConfig(t *testing.T, cfg configuration, now func() time.Time) *node {
+	t.Helper()
 	n, err := appliance.New(cfg, appliance.Options{Version: "test", Log: t.Output(), Now: now})
 	if err != nil {
 		t.Fatal(err)
@@ -97,11 +108,14 @@ func startAt(t *testing.T, dsn string, now func() time.Time, change func(c *conf
 	ready := make(chan appliance.Ready, 1)
 	n.OnReady = func(r appliance.Ready) { ready <- r }
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- n.Run(ctx) }()
+	out := &node{t: t, ended: make(chan error, 1), stop: cancel}
+	go func() { out.ended <- n.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-ended; err != nil {
+		if out.gone {
+			return // the test has seen how it ended
+		}
+		if err := <-out.ended; err != nil {
 			t.Errorf("the node ended with: %v", err)
 		}
 	})
@@ -111,17 +125,17 @@ func startAt(t *testing.T, dsn string, now func() time.Time, change func(c *conf
 		if err != nil {
 			t.Fatal(err)
 		}
-		roots := x509.NewCertPool()
-		roots.AppendCertsFromPEM(pem)
-		out := &node{t: t, issuer: r.URL, local: client.NewLocal(cfg.Data), roots: roots, health: r.Health, key: cfg.Health.APIKey.Reveal(), cfg: cfg}
+		out.roots = x509.NewCertPool()
+		out.roots.AppendCertsFromPEM(pem)
+		out.issuer, out.local, out.health, out.key, out.cfg = r.URL, client.NewLocal(cfg.Data), r.Health, cfg.Health.APIKey.Reveal(), cfg
 		tok, err := out.local.Token(t.Context(), client.TokenRequest{Tenant: "main"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		out.token = tok.AccessToken
 		return out
-	case err := <-ended:
-		ended <- err
+	case err := <-out.ended:
+		out.gone = true
 		t.Fatalf("the node did not start: %v", err)
 	case <-time.After(time.Minute):
 		t.Fatal("the node was not ready within a minute")
@@ -143,6 +157,9 @@ func (n *node) browser() *http.Client {
 		_, port, err := net.SplitHostPort(address)
 		if err != nil {
 			return nil, err
+		}
+		if port == home.Port() { // of a cluster, this node
+			port = strconv.Itoa(n.cfg.Listen.HTTPS)
 		}
 		var d net.Dialer
 		return d.DialContext(ctx, network, net.JoinHostPort("127.0.0.1", port))

@@ -27,6 +27,7 @@ func (n *Node) localHandler(main http.Handler) http.Handler {
 	local.Handle("GET /social-hosts", web.Handle(n.localSocialHosts, render))
 	local.Handle("GET /network-audit", web.Handle(n.localAudit, render))
 	local.Handle("POST /token", web.Handle(n.localToken, render))
+	n.localCluster(local, func(h func(http.ResponseWriter, *http.Request) error) http.Handler { return web.Handle(h, render) })
 	// Profiles show addresses and, in a heap, what was in them: the socket's mode
 	// keeps them to the node's own user.
 	local.HandleFunc("GET /debug/pprof/", pprof.Index)
@@ -64,12 +65,20 @@ func (n *Node) localSocialHosts(w http.ResponseWriter, r *http.Request) error {
 	return web.JSON(w, http.StatusOK, hosts)
 }
 
-func (n *Node) localToken(w http.ResponseWriter, r *http.Request) error {
-	var req client.TokenRequest
+// decode reads a request's body into a struct with the fields that want names.
+func decode(r *http.Request, into any, want string) error {
 	dec := json.NewDecoder(r.Body)
 	dec.DisallowUnknownFields()
-	if err := dec.Decode(&req); err != nil {
-		return problem.Wrap(problem.Invalid, "invalid_body", err, "The body wants {tenant, scopes, ttl}")
+	if err := dec.Decode(into); err != nil {
+		return problem.Wrap(problem.Invalid, "invalid_body", err, "The body wants %s", want)
+	}
+	return nil
+}
+
+func (n *Node) localToken(w http.ResponseWriter, r *http.Request) error {
+	var req client.TokenRequest
+	if err := decode(r, &req, "{tenant, scopes, ttl}"); err != nil {
+		return err
 	}
 	if req.TTL == 0 {
 		req.TTL = 3600

@@ -20,6 +20,7 @@ import (
 
 	"github.com/portcullis-id/portcullis/audit"
 	"github.com/portcullis-id/portcullis/authn"
+	"github.com/portcullis-id/portcullis/control"
 	"github.com/portcullis-id/portcullis/dashboard"
 	"github.com/portcullis-id/portcullis/egress"
 	"github.com/portcullis-id/portcullis/health"
@@ -53,6 +54,7 @@ type Options struct {
 // Node is one running appliance.
 type Node struct {
 	cfg    Config
+	own    Config // cfg without the cluster's settings
 	opts   Options
 	lines  *telemetry.LogBuffer
 	logger *slog.Logger
@@ -82,8 +84,12 @@ type Node struct {
 	upstream  *upstream.Service
 	gate      *overload.Gate
 	audit     *audit.Watch
+	control   *control.Service        // nil on a single node
 	conns     map[string]*connections // by surface
 	rooms     roster
+
+	settings int64              // version of the cluster's settings in cfg
+	stop     func(reason error) // ends Run
 
 	closeOnce sync.Once
 }
@@ -101,16 +107,20 @@ func New(cfg Config, opts Options) (*Node, error) {
 	if err != nil {
 		return nil, errors.Join(err, lines.Close())
 	}
-	return &Node{cfg: cfg, opts: opts, lines: lines, logger: logger}, nil
+	return &Node{cfg: cfg, own: cfg, opts: opts, lines: lines, logger: logger}, nil
 }
 
 // scopes are those of a tenant's Management API.
 func (n *Node) scopes(root bool) []string { return mgmt.Scopes(root) }
 
 // Run opens the store, builds the rooms, serves until ctx ends, and leaves
-// nothing behind that was acknowledged and is not on disk.
+// nothing behind that was acknowledged and is not on disk. A node of a cluster may
+// end by itself, with ErrRestart or the reason why it is no node any more.
 func (n *Node) Run(ctx context.Context) error {
 	tuneRuntime()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	n.stop = stop
 	if err := n.open(ctx); err != nil {
 		return err
 	}
@@ -136,6 +146,9 @@ func (n *Node) Run(ctx context.Context) error {
 	} {
 		g.Go(n.rooms.watch(name, func() error { return run(work) }))
 	}
+	if n.control != nil {
+		g.Go(n.rooms.watch("control plane", func() error { return n.control.Run(work) }))
+	}
 
 	n.logger.InfoContext(ctx, "the node answers", "version", n.opts.Version, "url", ready.URL)
 	if n.OnReady != nil {
@@ -144,7 +157,11 @@ func (n *Node) Run(ctx context.Context) error {
 	err = serve(ctx, n.logger, surfaces, n.conns)
 	n.logger.InfoContext(ctx, "the node stops")
 	stopWork()
-	return errors.Join(err, g.Wait())
+	err = errors.Join(err, g.Wait())
+	if cause := context.Cause(ctx); err == nil && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return err
 }
 
 // Close lets go of the store and writes the last lines of the log. It may be
@@ -173,8 +190,10 @@ func (n *Node) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.store, err = store.Open(ctx, n.cfg.dsn(), store.Options{Sealer: sealer, Now: n.opts.Now})
-	return err
+	if n.store, err = store.Open(ctx, n.cfg.dsn(), store.Options{Sealer: sealer, Now: n.opts.Now}); err != nil {
+		return err
+	}
+	return n.joinCluster(ctx)
 }
 
 // build makes the rooms and fills their interfaces.
@@ -190,6 +209,9 @@ func (n *Node) build(ctx context.Context) (err error) {
 	}
 	n.cache = tenant.NewCache(n.store, 0)
 	n.directory = tenant.NewDirectory(hosts, n.cache)
+	if err := n.buildControl(); err != nil {
+		return err
+	}
 	engine, err := signing.Named(cfg.Signing.Engine)
 	if err != nil {
 		return err
@@ -347,7 +369,7 @@ func (n *Node) front(tenants http.Handler) http.Handler {
 		mux.Handle("/mailbox", n.mailbox.Handler())
 		mux.Handle("/mailbox/", n.mailbox.Handler())
 	}
-	mux.Handle("/", admit(n.gate, tenants))
+	mux.Handle("/", n.fit(admit(n.gate, tenants)))
 	return secure(&n.cfg, mux)
 }
 
@@ -417,6 +439,13 @@ func (n *Node) listen(ctx context.Context) (surfaces []surface, ready Ready, err
 		}
 		surfaces = append(surfaces, surface{netcontract.Health, "health", l, n.wrap(n.health.Handler(n.metrics.Handler()))})
 	}
+	if n.control != nil {
+		s, err := n.clusterSurface(ctx)
+		if err != nil {
+			return surfaces, ready, err
+		}
+		surfaces = append(surfaces, s)
+	}
 	local, err := listenLocal(cfg.Data)
 	if err != nil {
 		return surfaces, ready, err
@@ -472,17 +501,21 @@ func (n *Node) buildHealth() error {
 		return err
 	}
 	smtp := func() string { return n.cfg.SMTP.Host }
-	n.health, err = health.New(health.Config{Key: key, Now: n.opts.Now},
+	checks := []health.Check{
 		health.CPU(health.System{}), health.Memory(health.System{}), health.Disk(health.System{}, "/", n.cfg.Data),
 		health.Services(n.rooms.status),
-		health.Network(func(context.Context) []string { return nil }, health.Ping, n.audit.Problem),
+		health.Network(n.otherNodes, health.Ping, n.audit.Problem),
 		health.Internet(func() string { return "" }, func(context.Context, string) error { return nil }),
 		health.Email(smtp, func(ctx context.Context, _ string) error { return n.smtp.Check(ctx) }),
 		health.DB(n.store.Ping),
 		health.ReplicaSet(func(ctx context.Context) (map[string]error, error) {
 			return map[string]error{"this node": n.store.Ping(ctx)}, nil
 		}),
-	)
+	}
+	if n.control != nil {
+		checks = append(checks, n.clusterCheck())
+	}
+	n.health, err = health.New(health.Config{Key: key, Now: n.opts.Now}, checks...)
 	return err
 }
 

@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -47,8 +48,30 @@ func (c *Config) declared(table netcontract.Table) audit.Declared {
 	return d
 }
 
+// declared is what the configuration declares, with the ports of row control that
+// the nodes of the cluster have by their addresses.
+func (n *Node) declared() audit.Declared {
+	d := n.cfg.declared(n.contract)
+	if n.control == nil {
+		return d
+	}
+	declare := func(list []audit.Endpoint, address string) []audit.Endpoint {
+		if _, port, err := net.SplitHostPort(address); err == nil {
+			if p, err := strconv.Atoi(port); err == nil {
+				list = append(list, audit.Endpoint{Row: netcontract.Control, Protocol: "tcp", Port: p})
+			}
+		}
+		return list
+	}
+	d.Listen = declare(d.Listen, n.control.Address())
+	for _, v := range n.control.Members() {
+		d.Dial = declare(d.Dial, v.Address)
+	}
+	return d
+}
+
 func (n *Node) buildAudit() {
-	n.audit = audit.NewWatch(n.cfg.declared(n.contract), auditEvery, func(ctx context.Context, f audit.Finding) {
+	n.audit = audit.NewWatch(n.declared, auditEvery, func(ctx context.Context, f audit.Finding) {
 		n.logger.ErrorContext(ctx, "a socket of no row of the network contract", "protocol", f.Protocol, "local", f.Local, "remote", f.Remote, "finding", f.Sentence)
 	})
 	n.metrics.Gauge("portcullis_network_undeclared_sockets", "Listeners and connections of this process that no row of the network contract declares.",

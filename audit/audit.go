@@ -136,7 +136,7 @@ func has(list []Endpoint, protocol string, a netip.AddrPort) bool {
 
 // Watch looks again and again, and tells of what is new.
 type Watch struct {
-	declared Declared
+	declared func() Declared
 	every    time.Duration
 	told     func(ctx context.Context, f Finding)
 
@@ -145,9 +145,10 @@ type Watch struct {
 	err  error
 }
 
-// NewWatch looks each interval; told is called once for each new finding.
-func NewWatch(d Declared, every time.Duration, told func(ctx context.Context, f Finding)) *Watch {
-	return &Watch{declared: d, every: every, told: told}
+// NewWatch looks each interval; told is called once for each new finding. What is
+// declared may change, as nodes join a cluster.
+func NewWatch(declared func() Declared, every time.Duration, told func(ctx context.Context, f Finding)) *Watch {
+	return &Watch{declared: declared, every: every, told: told}
 }
 
 // Run looks until ctx ends.
@@ -175,7 +176,7 @@ func (w *Watch) Run(ctx context.Context) error {
 
 // Look looks now.
 func (w *Watch) Look() (*Report, error) {
-	report, err := Check(w.declared, time.Now())
+	report, err := Check(w.declared(), time.Now())
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.last, w.err = report, err

@@ -57,7 +57,7 @@ func TestWatchTellsOnce(t *testing.T) {
 		t.Skipf("the kernel does not list sockets here: %v", err)
 	}
 	told := make(chan Finding, 10)
-	w := NewWatch(Declared{}, time.Millisecond, func(_ context.Context, f Finding) { told <- f })
+	w := NewWatch(func() Declared { return Declared{} }, time.Millisecond, func(_ context.Context, f Finding) { told <- f })
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- w.Run(ctx) }()

@@ -41,6 +41,8 @@ type commands struct {
 	Config    configCmd    `cmd:"" help:"Check and show the configuration."`
 	Preflight preflightCmd `cmd:"" help:"Prove the network contract between hosts, and say who is to blame where it fails."`
 	Network   networkCmd   `cmd:"" help:"Show the network contract."`
+	Cluster   clusterCmd   `cmd:"" help:"Make a cluster of nodes, and look after it."`
+	Join      joinCmd      `cmd:"" help:"Make this host a node of a cluster."`
 	Keys      keysCmd      `cmd:"" help:"Work with the keys of a node."`
 	Store     storeCmd     `cmd:"" help:"Work with a node's database."`
 	Version   versionCmd   `cmd:"" help:"Show the version."`

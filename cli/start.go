@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"syscall"
 
 	"github.com/portcullis-id/portcullis/appliance"
 	"github.com/portcullis-id/portcullis/config"
@@ -57,6 +59,7 @@ func lookup(env []string, name string) string {
 
 type startCmd struct {
 	source
+	again []string // the command line that starts the node again; nil means this one
 }
 
 func (startCmd) Help() string {
@@ -87,5 +90,15 @@ func (c *startCmd) Run(ctx context.Context, std IO) error {
 			fmt.Fprintln(std.Out, line)
 		}
 	}
-	return node.Run(ctx)
+	err = node.Run(ctx)
+	if errors.Is(err, appliance.ErrRestart) {
+		// The same process, so that a supervisor sees no end; the program may be a newer one.
+		_ = node.Close() // Run has closed it
+		args := os.Args
+		if c.again != nil {
+			args = append(os.Args[:1:1], c.again...)
+		}
+		return fmt.Errorf("start again: %w", syscall.Exec(program, args, os.Environ())) // #nosec G204 -- this program's own file and arguments
+	}
+	return err
 }

@@ -9,9 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/portcullis-id/portcullis/once"
@@ -206,6 +204,9 @@ func (s *Service) renew(ctx context.Context, id *Identity) error {
 	}
 	s.mu.Lock()
 	s.id = next
+	for _, p := range s.peers {
+		p.http.CloseIdleConnections() // they were made with the old one
+	}
 	s.mu.Unlock()
 	s.Logger.InfoContext(ctx, "this node's certificate was renewed", "until", next.pair.Leaf.NotAfter)
 	return nil
@@ -255,19 +256,22 @@ func (s *Service) serveJoin(w http.ResponseWriter, r *http.Request) error {
 	return web.JSON(w, http.StatusOK, joinAnswer{ID: id.ID, Certificate: cert, Grant: grant})
 }
 
-// Join asks a cluster to take this host in, and writes its identity and the files
-// of the grant into a data folder. The settings of the grant are the caller's to
-// keep.
-func Join(ctx context.Context, token JoinToken, data, name, address string) (*Identity, Grant, error) {
+// Dial connects to HOST:PORT.
+type Dial func(ctx context.Context, address string) (net.Conn, error)
+
+// Join asks a cluster to take this host in, hands keep what all nodes have in
+// common, and then writes the host's identity into a data folder: a host without
+// one has not joined.
+func Join(ctx context.Context, dial Dial, token JoinToken, data, name, address string, keep func(Grant) error) (*Identity, error) {
 	if err := checkNode(name, address); err != nil {
-		return nil, Grant{}, err
+		return nil, err
 	}
 	if Joined(data) {
-		return nil, Grant{}, problem.New(problem.Conflict, "already_joined", "%s has the identity of a node already", data)
+		return nil, alreadyJoined(data)
 	}
 	key, csr, err := request()
 	if err != nil {
-		return nil, Grant{}, err
+		return nil, err
 	}
 	var errs []error
 	for _, at := range token.Addresses {
@@ -278,14 +282,18 @@ func Join(ctx context.Context, token JoinToken, data, name, address string) (*Id
 					ca, err = believe(cs.PeerCertificates, token.Fingerprint)
 					return err
 				}},
-			DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+			DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
+				ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+				defer cancel()
+				return dial(ctx, address)
+			},
 		}}
 		var a joinAnswer
 		err := call(ctx, c, http.MethodPost, at, "/v1/join", joinRequest{Secret: token.Secret, Name: name, Address: address, CSR: csr}, &a)
 		c.CloseIdleConnections()
 		var p *problem.Error
 		if errors.As(err, &p) {
-			return nil, Grant{}, err // the cluster has answered
+			return nil, err // the cluster has answered
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", at, err))
@@ -293,17 +301,12 @@ func Join(ctx context.Context, token JoinToken, data, name, address string) (*Id
 		}
 		id := &Identity{ID: a.ID, Name: name, Address: address}
 		if !idForm.MatchString(id.ID) {
-			return nil, Grant{}, fmt.Errorf("%s: the node answered with an id that is none", at)
+			return nil, fmt.Errorf("%s: the node answered with an id that is none", at)
 		}
-		for file, content := range a.Grant.Files {
-			if file != filepath.Base(file) || strings.HasPrefix(file, ".") {
-				return nil, Grant{}, fmt.Errorf("%s: the node sent a file with the name %q", at, file)
-			}
-			if err := writeFile(filepath.Join(data, file), content); err != nil {
-				return nil, Grant{}, err
-			}
+		if err := keep(a.Grant); err != nil {
+			return nil, err
 		}
-		return id, a.Grant, id.save(data, key, a.Certificate, pemOf(ca))
+		return id, id.save(data, key, a.Certificate, pemOf(ca))
 	}
-	return nil, Grant{}, problem.Wrap(problem.Unavailable, "cluster_unreachable", errors.Join(errs...), "no node of the cluster answers on row control: %v", errors.Join(errs...))
+	return nil, problem.Wrap(problem.Unavailable, "cluster_unreachable", errors.Join(errs...), "no node of the cluster answers on row control: %v", errors.Join(errs...))
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
+
 	"slices"
 	"strings"
 	"sync"
@@ -33,9 +33,9 @@ type Caches interface {
 // Grant is what a node that joins is given: everything that the nodes of a cluster
 // have in common. It is full of secrets.
 type Grant struct {
-	// Settings are configuration keys with their values, as in YAML.
-	Settings map[string]any `json:"settings"`
-	// Files are by name, below the data folder.
+	// Settings are configuration keys with their values.
+	Settings map[string]string `json:"settings"`
+	// Files are contents by name, for the data folder.
 	Files map[string]string `json:"files,omitempty"`
 }
 
@@ -43,10 +43,9 @@ type Grant struct {
 type Deps struct {
 	Docs tenant.Docs
 	// Missed reads what was written since, over all tenants, at most limit.
-	Missed func(ctx context.Context, since time.Time, limit int) ([]tenant.Invalidation, error)
-	Caches Caches
-	// Dial connects to another node on row control.
-	Dial    func(ctx context.Context, address string) (net.Conn, error)
+	Missed  func(ctx context.Context, since time.Time, limit int) ([]tenant.Invalidation, error)
+	Caches  Caches
+	Dial    Dial // to other nodes on row control
 	Logger  *slog.Logger
 	Version string
 	// Grant makes what a new node is given.
@@ -103,7 +102,7 @@ func Found(ctx context.Context, docs tenant.Docs, data, name, address string, no
 		return nil, err
 	}
 	if Joined(data) {
-		return nil, problem.New(problem.Conflict, "already_joined", "%s has the identity of a node already", data)
+		return nil, alreadyJoined(data)
 	}
 	doc, err := newAuthority(now.UTC())
 	if err != nil {
@@ -125,6 +124,19 @@ func Found(ctx context.Context, docs tenant.Docs, data, name, address string, no
 		return nil, err
 	}
 	return id, id.save(data, key, cert, doc.Certificate)
+}
+
+func alreadyJoined(data string) error {
+	return problem.New(problem.Conflict, "already_joined", "%s has the identity of a node already; to join another cluster with it, delete its folder %s first", data, identityDir)
+}
+
+// Exists reports whether a database has a cluster.
+func Exists(ctx context.Context, docs tenant.Docs) (bool, error) {
+	_, err := docs.Get(ctx, tenant.Authority, tenant.KindCluster, authorityID)
+	if problem.Is(err, problem.NotFound) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 func checkNode(name, address string) error {
@@ -207,6 +219,12 @@ func (s *Service) identity() *Identity {
 	return s.id
 }
 
+// Fingerprint names the cluster's authority, as tokens to join do.
+func (s *Service) Fingerprint() string { return fingerprint(s.identity().authority) }
+
+// CertificateUntil is when this node's certificate ends, unless it is renewed.
+func (s *Service) CertificateUntil() time.Time { return s.identity().pair.Leaf.NotAfter }
+
 // ID is this node's id.
 func (s *Service) ID() string { return s.identity().ID }
 
@@ -242,7 +260,7 @@ func (s *Service) Run(ctx context.Context) error {
 	every(beatEvery, "looking for missed invalidations", s.catchUp())
 	every(renewEvery, "the leader's lease", s.renewLease)
 	every(beatEvery, "asking the other nodes", s.ask)
-	every(10*time.Second, "renewing this node's certificate", s.renewWhenDue)
+	every(beatEvery, "renewing this node's certificate", s.renewWhenDue)
 	wg.Wait()
 	s.stopPeers()
 	// A leader that goes lets go, so that nobody waits for it.

@@ -2,6 +2,8 @@ package control
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -16,6 +18,8 @@ import (
 type Settings struct {
 	Version int64             `json:"version"`
 	Values  map[string]string `json:"values"`
+	// Secret holds the values that are secrets, as a JSON object; the store seals it.
+	Secret string `json:"secret,omitempty"`
 	// Sequential lets one node after the other apply a version, in the order of their
 	// ids, each when those before it have. A node that does not come back with it stops
 	// the others from trying.
@@ -32,19 +36,51 @@ func LoadSettings(ctx context.Context, docs tenant.Docs) (*Settings, error) {
 	return v, err
 }
 
+// All are the values, secrets among them.
+func (v *Settings) All() (map[string]string, error) {
+	all := maps.Clone(v.Values)
+	if v.Secret != "" {
+		if err := json.Unmarshal([]byte(v.Secret), &all); err != nil {
+			return nil, fmt.Errorf("read the cluster's settings: %w", err)
+		}
+	}
+	return all, nil
+}
+
+// keep takes over values, those of the secret keys apart.
+func (v *Settings) keep(all map[string]string, secret []string) error {
+	v.Values, v.Secret = map[string]string{}, ""
+	hidden := map[string]string{}
+	for k, value := range all {
+		if slices.Contains(secret, k) {
+			hidden[k] = value
+		} else {
+			v.Values[k] = value
+		}
+	}
+	if len(hidden) == 0 {
+		return nil
+	}
+	raw, err := json.Marshal(hidden)
+	v.Secret = string(raw)
+	return err
+}
+
 // SetSettings changes settings; an empty value takes one back. It returns the new
-// version. check judges the values as every node will.
-func (s *Service) SetSettings(ctx context.Context, values map[string]string, sequential bool, check func(map[string]string) error) (int64, error) {
+// version. secret lists the keys of secrets; check judges the values as every node will.
+func (s *Service) SetSettings(ctx context.Context, values map[string]string, secret []string, sequential bool, check func(map[string]string) error) (int64, error) {
 	var version int64
 	err := s.Docs.Write(ctx, tenant.Authority, func(tx tenant.Tx) error {
 		v, err := tenant.Load[Settings](tx, tenant.KindCluster, settingsID)
 		if problem.Is(err, problem.NotFound) {
-			v = &Settings{}
+			v = &Settings{Values: map[string]string{}}
 		} else if err != nil {
 			return err
 		}
-		next := map[string]string{}
-		maps.Copy(next, v.Values)
+		next, err := v.All()
+		if err != nil {
+			return err
+		}
 		for k, value := range values {
 			next[k] = value
 			if value == "" {
@@ -54,8 +90,11 @@ func (s *Service) SetSettings(ctx context.Context, values map[string]string, seq
 		if err := check(next); err != nil {
 			return err
 		}
+		if err := v.keep(next, secret); err != nil {
+			return err
+		}
 		v.Version++
-		v.Values, v.Sequential, v.ChangedAt = next, sequential, tx.Now()
+		v.Sequential, v.ChangedAt = sequential, tx.Now()
 		version = v.Version
 		return tenant.Set(tx, tenant.KindCluster, settingsID, v)
 	})

@@ -28,6 +28,7 @@ var bypasses = map[string][]string{
 var mayDial = map[string]string{
 	"egress":         "it is the dialer",
 	"store/postgres": "the row database: the driver connects to the operator's database alone",
+	"control":        "its transports connect through what it is handed, to the cluster's own nodes on row control",
 	"client":         "it runs at the operator's desk and calls the appliance",
 	"bench":          "it measures a node from outside, and is no part of one",
 	"internal/lab":   "it is for tests",

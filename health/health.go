@@ -177,7 +177,8 @@ type runner struct {
 // for it.
 func (r *runner) report(ctx context.Context) Report {
 	r.mu.Lock()
-	if r.known && r.now().Sub(r.last.Checked) < cacheFor {
+	// A report of the future is that of a clock that was set back.
+	if age := r.now().Sub(r.last.Checked); r.known && age >= 0 && age < cacheFor {
 		defer r.mu.Unlock()
 		return r.last
 	}

@@ -401,3 +401,22 @@ func TestChecks(t *testing.T) {
 		})
 	}
 }
+
+func TestReportsSurviveAClockThatIsSetBack(t *testing.T) {
+	now := time.Now()
+	runs := 0
+	s, err := health.New(health.Config{Key: "k", Now: func() time.Time { return now }}, health.Check{Name: "a", Run: func(context.Context) health.Result {
+		runs++
+		return health.Result{OK: runs > 1}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, _ := s.Check(t.Context(), "a"); r.OK {
+		t.Fatal("the first run fails")
+	}
+	now = now.Add(-time.Hour)
+	if r, _ := s.Check(t.Context(), "a"); !r.OK {
+		t.Error("the report of before the clock was set back is given out")
+	}
+}

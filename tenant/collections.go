@@ -99,7 +99,7 @@ func Collections() []Collection {
 			{"connection_id", "connection_id", Text}, {"ip", "ip", Text}, {"hostname", "hostname", Text}, {"audience", "audience", Text},
 		}},
 		{Kind: KindMember},
-		{Kind: KindCluster, Sealed: []string{"private_key"}},
+		{Kind: KindCluster, Sealed: []string{"private_key", "secret"}},
 		{Kind: KindChange, Columns: []Column{{"at", "at", Time}, expires}},
 	}
 }
