@@ -344,7 +344,7 @@ func (c *clusterRemoveCmd) Run(ctx context.Context, std IO) error {
 }
 
 type clusterSettingsCmd struct {
-	Show clusterSettingsShowCmd `cmd:"" default:"1" help:"Show the settings that all nodes have in common."`
+	Show clusterSettingsShowCmd `cmd:"" default:"withargs" help:"Show the settings that all nodes have in common."`
 	Set  clusterSettingsSetCmd  `cmd:"" help:"Change settings on all nodes."`
 }
 

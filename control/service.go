@@ -367,6 +367,7 @@ func (s *Service) find(tx tenant.Tx, name string) (*Member, error) {
 		}
 		names = append(names, m.Name)
 	}
+	slices.Sort(names)
 	return nil, problem.New(problem.NotFound, "no_such_node", "the cluster has no node %q; it has: %s", name, strings.Join(names, ", "))
 }
 

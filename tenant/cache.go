@@ -87,7 +87,10 @@ func NewCache(docs Docs, size int) *Cache {
 // Share makes the cache one of several over the same store. From then on a write
 // of a kind that is cached leaves an Invalidation in the store, in the same transaction,
 // and is announced after its commit. It has to be called before the first write.
-func (c *Cache) Share(announce func(Invalidation)) { c.announce = announce }
+func (c *Cache) Share(announce func(Invalidation)) {
+	c.announce = announce
+	c.checked.Store(int64(time.Since(began) - trustFor)) // nobody has looked yet
+}
 
 // Checked tells a shared cache that it has heard of every write before a moment.
 func (c *Cache) Checked(at time.Time) { c.checked.Store(int64(at.Sub(began))) }

@@ -3,6 +3,8 @@ package tenant_test
 import (
 	"errors"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -146,5 +148,65 @@ func TestLogEventsAreWrittenAtACleanStop(t *testing.T) {
 	}
 	if w.Dropped() != 0 {
 		t.Errorf("%d were dropped", w.Dropped())
+	}
+}
+
+func TestASharedCacheTellsAndIsTold(t *testing.T) {
+	docs := storetest.New(t)
+	var told []tenant.Invalidation
+	c := tenant.NewCache(docs, 0)
+	c.Share(func(v tenant.Invalidation) { told = append(told, v) })
+	value := "old"
+	get := func() string {
+		t.Helper()
+		got, err := tenant.Cached(c, "a", tenant.KindClient, "k", func() (string, error) { return value, nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+
+	// Nobody has said yet that nothing was missed: it keeps out of the way.
+	get()
+	value = "new"
+	if got := get(); got != "new" {
+		t.Errorf("an unchecked cache gave out %q", got)
+	}
+	c.Checked(time.Now())
+	get()
+	value = "newer"
+	if got := get(); got != "new" {
+		t.Errorf("a checked cache loads each time: %q", got)
+	}
+	c.InvalidateAll()
+	if got := get(); got != "newer" {
+		t.Errorf("everything was dropped, and it gave out %q", got)
+	}
+	c.Checked(time.Now().Add(-time.Hour))
+	value = "newest"
+	if got := get(); got != "newest" {
+		t.Errorf("a cache that was cut off for an hour gave out %q", got)
+	}
+
+	if err := c.Write(t.Context(), "a", func(tx tenant.Tx) error { return tx.Insert(tenant.KindClient, "c", []byte(`{}`)) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Write(t.Context(), "a", func(tx tenant.Tx) error { return tx.Insert(tenant.KindSession, "s", []byte(`{}`)) }); err != nil {
+		t.Fatal(err)
+	}
+	if len(told) != 1 || told[0].Tenant != "a" || !slices.Equal(told[0].Kinds, []tenant.Kind{tenant.KindClient}) {
+		t.Fatalf("told %+v, want one of a client: sessions are not cached", told)
+	}
+	left, err := docs.Get(t.Context(), "a", tenant.KindChange, told[0].ID)
+	if err != nil || !strings.Contains(string(left.Doc), `"clients"`) {
+		t.Errorf("in the store: %s %v", left.Doc, err)
+	}
+	// A write that fails tells nobody of a change that is not there.
+	err = c.Write(t.Context(), "a", func(tx tenant.Tx) error {
+		_ = tx.Insert(tenant.KindClient, "d", []byte(`{}`))
+		return errors.New("no")
+	})
+	if err == nil || len(told) != 1 {
+		t.Errorf("%v, told %d times", err, len(told))
 	}
 }

@@ -15,8 +15,11 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/tidwall/gjson"
+
 	"github.com/portcullis-id/portcullis/cli"
 	"github.com/portcullis-id/portcullis/internal/ports"
+	"github.com/portcullis-id/portcullis/store/storetest"
 )
 
 func TestMain(m *testing.M) {
@@ -33,20 +36,47 @@ func TestScripts(t *testing.T) {
 		Dir:             "testdata/script",
 		ContinueOnError: true,
 		Setup: func(env *testscript.Env) error {
-			for _, name := range []string{"HTTPS", "HTTP", "HEALTH"} {
+			for _, name := range []string{"HTTPS", "HTTP", "HEALTH", "CONTROL", "HTTPS2", "CONTROL2"} {
 				port, err := ports.Free()
 				if err != nil {
 					return err
 				}
 				env.Setenv(name+"_PORT", strconv.Itoa(port))
 			}
+			if os.Getenv(postgresVariable) != "" {
+				env.Setenv("POSTGRES_DSN", storetest.PostgresDSN(env.T().(testing.TB)))
+			}
 			return nil
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond == "postgres" {
+				return os.Getenv(postgresVariable) != "", nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"node":     startNode,
 			"stopnode": stopNode,
+			"field":    field,
 		},
 	})
+}
+
+// postgresVariable names the server in which scripts have a database of their own,
+// POSTGRES_DSN.
+const postgresVariable = "PORTCULLIS_TEST_POSTGRES"
+
+// field is the command "field PATH FILE NAME": it puts a value of a JSON file, by
+// its gjson path, into a variable.
+func field(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: field PATH FILE NAME")
+	}
+	v := gjson.Get(ts.ReadFile(args[1]), args[0])
+	if !v.Exists() {
+		ts.Fatalf("field: %s has no %s", args[1], args[0])
+	}
+	ts.Setenv(args[2], v.String())
 }
 
 // running are the nodes of the scripts, by their folders.
