@@ -35,6 +35,7 @@ func clusterConfig(t *testing.T) configuration {
 	cfg.Data = t.TempDir()
 	cfg.Listen.Address = "127.0.0.1"
 	cfg.Listen.HTTPS, cfg.Listen.HTTP, cfg.Listen.Health, cfg.Listen.Control = port(t), port(t), port(t), port(t)
+	cfg.Listen.RateLimit = port(t)
 	cfg.Passwords.MemoryKiB, cfg.Passwords.Time = 8192, 1
 	cfg.Health.APIKey = "health-key-of-the-test"
 	cfg.Log.Level = "warn"

@@ -38,6 +38,8 @@ type Config struct {
 	Log           LogConfig      `yaml:"log"`
 	Traces        TracesConfig   `yaml:"traces"`
 
+	RateLimits RateLimitConfig `yaml:"rate_limits"`
+
 	// Dev is `start --dev`: a local certificate authority, a mailbox that captures
 	// mail, and the setup link on the default tenant's host.
 	Dev bool `yaml:"-"`
@@ -51,6 +53,8 @@ type ListenConfig struct {
 	HTTP    int    `yaml:"http" doc:"Port of plain HTTP: pages are sent on to HTTPS (row lb). 0 means none."`
 	Health  int    `yaml:"health" doc:"Port of the health endpoints (row health). 0 means none."`
 	Control int    `yaml:"control" doc:"Port of the control plane (row control), for a node that joins or begins a cluster without a port in its address."`
+	// A node that is alone listens there where rate_limits.token is set.
+	RateLimit int `yaml:"rate_limit" doc:"Port of the rate limiting service (row rate-limit): in a cluster, and on a node alone where rate_limits.token is set. 0 means none; then each node of a cluster counts by itself."`
 	// The health listener is for monitoring and often bound to another address.
 	HealthAddress  string `yaml:"health_address" doc:"IP address of the health listener; empty means listen.address."`
 	MaxConnections int    `yaml:"max_connections" doc:"Connections of one listener, 16 to 1000000; at most half of the process's descriptors. One more closes the one that has been idle for the longest time."`
@@ -174,6 +178,7 @@ func Default() Config {
 		Data:       "data",
 		Listen: ListenConfig{
 			HTTPS: table.Port(netcontract.LB, 443), HTTP: table.Port(netcontract.LB, 80), Health: table.Port(netcontract.Health, 9110),
+			RateLimit:      table.Port(netcontract.RateLimit, 9001),
 			Control:        table.Port(netcontract.Control, 7777),
 			MaxConnections: 10_000,
 		},
@@ -182,6 +187,8 @@ func Default() Config {
 		Passwords: PasswordConfig{MemoryKiB: 19456, Time: 2},
 		Signing:   SigningConfig{Engine: signing.Go},
 		Log:       LogConfig{Level: "info", Format: "json"},
+
+		RateLimits: defaultRateLimits(),
 	}
 }
 
@@ -192,6 +199,7 @@ func DefaultDev() Config {
 	c.Domain, c.DefaultTenant = "localhost", "main"
 	c.Listen.Address, c.Listen.HTTPS, c.Listen.HTTP = "127.0.0.1", 8443, 8080
 	c.Log.Format = "text"
+	c.RateLimits.Enabled = false // a developer's tests are a flood
 	return c
 }
 
@@ -220,6 +228,9 @@ func (c *Config) Validate(report func(key, reason string)) {
 	if c.TLS.Certificate == "" && !c.Dev && !c.TLS.Local && c.Listen.HTTPS != 0 {
 		report("tls.certificate", "wants a PEM file, as the node listens on HTTPS; with --dev, or tls.local, a local certificate authority makes one")
 	}
+	if c.RateLimits.Token != "" && c.Listen.HTTPS == 0 {
+		report("rate_limits.token", "wants listen.https, whose certificate row rate-limit uses on a node alone")
+	}
 }
 
 // Validate implements config.Validator.
@@ -230,6 +241,7 @@ func (l *ListenConfig) Validate(report func(key, reason string)) {
 	port(report, "http", l.HTTP, true)
 	port(report, "health", l.Health, true)
 	port(report, "control", l.Control, false)
+	port(report, "rate_limit", l.RateLimit, true)
 	between(report, "max_connections", l.MaxConnections, 16, 1_000_000)
 	if l.HTTPS == 0 && l.HTTP == 0 {
 		report("https", "wants a port when listen.http is 0 too: something has to listen")

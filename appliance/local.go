@@ -28,6 +28,7 @@ func (n *Node) localHandler(main http.Handler) http.Handler {
 	local.Handle("GET /network-audit", web.Handle(n.localAudit, render))
 	local.Handle("POST /token", web.Handle(n.localToken, render))
 	n.localCluster(local, func(h func(http.ResponseWriter, *http.Request) error) http.Handler { return web.Handle(h, render) })
+	n.limits.register(local, render)
 	// Profiles show addresses and, in a heap, what was in them: the socket's mode
 	// keeps them to the node's own user.
 	local.HandleFunc("GET /debug/pprof/", pprof.Index)

@@ -84,7 +84,8 @@ type Node struct {
 	upstream  *upstream.Service
 	gate      *overload.Gate
 	audit     *audit.Watch
-	control   *control.Service        // nil on a single node
+	control   *control.Service // nil on a single node
+	limits    *limits
 	conns     map[string]*connections // by surface
 	rooms     roster
 
@@ -141,6 +142,7 @@ func (n *Node) Run(ctx context.Context) error {
 		"tenant logs": n.log.Run, "mail": n.outbox.Run, "purge": n.purge,
 		"integrity":       n.verify,
 		"network audit":   n.audit.Run,
+		"rate limits":     n.limits.service.Run,
 		"password resets": func(ctx context.Context) error { return n.users.Run(ctx, n.mgmt.Tenants) },
 		"jobs":            func(ctx context.Context) error { return n.mgmt.Run(ctx, n.mgmt.Tenants) },
 	} {
@@ -156,6 +158,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	err = serve(ctx, n.logger, surfaces, n.conns)
 	n.logger.InfoContext(ctx, "the node stops")
+	n.leaveRateLimits(ctx)
 	stopWork()
 	err = errors.Join(err, g.Wait())
 	if cause := context.Cause(ctx); err == nil && !errors.Is(cause, context.Canceled) {
@@ -204,7 +207,7 @@ func (n *Node) build(ctx context.Context) (err error) {
 	// One more than the processors: a request that waits for a lock leaves none idle.
 	n.gate = overload.New(overload.Config{Slots: processors + 1})
 	n.conns = map[string]*connections{}
-	for _, surface := range []string{"https", "http", "health"} {
+	for _, surface := range []string{"https", "http", "health", "rate limits"} {
 		n.conns[surface] = newConnections(maxConnections(cfg.Listen.MaxConnections))
 	}
 	n.cache = tenant.NewCache(n.store, 0)
@@ -219,6 +222,9 @@ func (n *Node) build(ctx context.Context) (err error) {
 	n.logger.InfoContext(ctx, "tokens are signed", "by", engine.Name())
 	n.keys = tenant.NewKeys(n.cache, engine)
 	n.log = tenant.NewLogWriter(n.cache, n.logger, n.opts.Now)
+	if n.limits, err = newLimits(cfg.RateLimits, n.rateLimitCluster(), n.cache, n.log, n.logger, n.opts.Now); err != nil {
+		return err
+	}
 	// Calls that the appliance makes itself stand in its own profile, whichever one is
 	// printed.
 	if n.contract, err = netcontract.Contract(netcontract.ProfilePortcullis); err != nil {
@@ -239,6 +245,7 @@ func (n *Node) build(ctx context.Context) (err error) {
 	if n.hasher, err = password.New(password.Config{MemoryKiB: cfg.Passwords.MemoryKiB, Time: cfg.Passwords.Time, Workers: workers}); err != nil {
 		return err
 	}
+	n.connectRateLimits()
 	var transport mail.Transport
 	switch {
 	case cfg.SMTP.Host != "":
@@ -320,6 +327,7 @@ func (n *Node) purge(ctx context.Context) error {
 
 func (n *Node) registerMetrics() {
 	n.metrics.Counter("portcullis_log_lines_dropped_total", "Lines of the node's log that were lost because nobody read it.", func() float64 { return float64(n.lines.Dropped()) })
+	n.limits.metrics(n.metrics)
 	for surface, c := range n.conns {
 		labels := map[string]string{"surface": surface}
 		n.metrics.LabelledGauge("portcullis_connections_open", "Connections that are open, by listener.", labels, func() float64 { return float64(c.open()) })
@@ -344,6 +352,7 @@ func (n *Node) handler() http.Handler {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		n.pages.Error(w, r, problem.New(problem.NotFound, "not_found", "There is nothing at this address."))
 	})
+	counted := n.limits.handler(mux)
 	routed := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		t, err := n.directory.ByHost(r.Context(), r.Host)
 		if err != nil {
@@ -353,7 +362,7 @@ func (n *Node) handler() http.Handler {
 		}
 		web.EventFrom(r.Context()).Set("tenant", t.Name)
 		inner := r.WithContext(tenant.WithTenant(r.Context(), t))
-		mux.ServeHTTP(w, inner)
+		counted.ServeHTTP(w, inner)
 		r.Pattern = inner.Pattern // for metrics and traces
 	})
 	return routed
@@ -444,6 +453,14 @@ func (n *Node) listen(ctx context.Context) (surfaces []surface, ready Ready, err
 		if err != nil {
 			return surfaces, ready, err
 		}
+		surfaces = append(surfaces, s)
+	}
+	if n.rateLimitPort() != 0 {
+		s, err := n.rateLimitSurface(ctx, certificate)
+		if err != nil {
+			return surfaces, ready, err
+		}
+		ready.RateLimits = s.listener.Addr().String()
 		surfaces = append(surfaces, s)
 	}
 	local, err := listenLocal(cfg.Data)

@@ -21,7 +21,7 @@ const auditEvery = time.Minute
 // configuration gives them.
 func (c *Config) declared(table netcontract.Table) audit.Declared {
 	d := audit.FromContract(table)
-	for row, port := range map[netcontract.RowID][]int{netcontract.LB: {c.Listen.HTTPS, c.Listen.HTTP}, netcontract.Health: {c.Listen.Health}} {
+	for row, port := range map[netcontract.RowID][]int{netcontract.LB: {c.Listen.HTTPS, c.Listen.HTTP}, netcontract.Health: {c.Listen.Health}, netcontract.RateLimit: {c.Listen.RateLimit}} {
 		for _, p := range port {
 			d.Listen = append(d.Listen, audit.Endpoint{Row: row, Protocol: "tcp", Port: p})
 		}
@@ -66,6 +66,9 @@ func (n *Node) declared() audit.Declared {
 	d.Listen = declare(d.Listen, n.control.Address())
 	for _, v := range n.control.Members() {
 		d.Dial = declare(d.Dial, v.Address)
+		if p := v.Ports[string(netcontract.RateLimit)]; p != 0 {
+			d.Dial = append(d.Dial, audit.Endpoint{Row: netcontract.RateLimit, Protocol: "tcp", Port: p})
+		}
 	}
 	return d
 }

@@ -38,6 +38,8 @@ type Member struct {
 	// Restarts counts how often somebody asked the node to start again. It does so when
 	// the number grows.
 	Restarts int64 `json:"restarts,omitempty"`
+	// Ports are those of the node's other listeners between nodes, by row.
+	Ports map[string]int `json:"ports,omitempty"`
 }
 
 // Sight is how a node sees another.

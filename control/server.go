@@ -38,6 +38,16 @@ func (s *Service) ServerTLS() *tls.Config {
 	return c
 }
 
+// Caller is the id of the node that a connection to a listener of this node comes
+// from; the error is problem.Unauthorized or problem.Forbidden.
+func (s *Service) Caller(c tls.ConnectionState) (string, error) {
+	m, err := s.believe(c)
+	if err != nil {
+		return "", err
+	}
+	return m.ID, nil
+}
+
 // believe is the node whose certificate a connection was made with: the authority
 // has signed it, it was not revoked, and the node is a member.
 func (s *Service) believe(c tls.ConnectionState) (*Member, error) {

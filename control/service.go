@@ -70,6 +70,7 @@ type Service struct {
 	answers map[string]heard // by member, on the network
 	skews   map[string]Skew
 	lease   leaseView
+	ports   map[string]int       // of this node's other listeners between nodes, by row; set before Run
 	asked   int64                // restarts that were asked for before this process began; -1 until it is known
 	seen    map[string]time.Time // invalidations that were done
 	peers   map[string]*peer
@@ -92,7 +93,7 @@ func New(data string, deps Deps) (*Service, error) {
 		return nil, err
 	}
 	return &Service{Deps: deps, data: data, id: id, beats: map[string]heard{}, answers: map[string]heard{}, skews: map[string]Skew{},
-		seen: map[string]time.Time{}, peers: map[string]*peer{}, asked: -1, state: Active}, nil
+		seen: map[string]time.Time{}, peers: map[string]*peer{}, ports: map[string]int{}, asked: -1, state: Active}, nil
 }
 
 // Found makes a cluster in a database that has none, and the first node of it in a
@@ -269,13 +270,17 @@ func (s *Service) Run(ctx context.Context) error {
 	return s.resign(last)
 }
 
+// Listens tells the other nodes, with each heartbeat, where this one has another row
+// between nodes. It has to be called before Run.
+func (s *Service) Listens(row string, port int) { s.ports[row] = port }
+
 // beat writes the heartbeat and reads everybody's.
 func (s *Service) beat(ctx context.Context) error {
 	me := s.identity()
 	err := s.Docs.Write(ctx, tenant.Authority, func(tx tenant.Tx) error {
 		_, err := tenant.Change(tx, tenant.KindMember, me.ID, func(m *Member) error {
 			m.Beat++
-			m.SeenAt, m.Version, m.Settings = s.Now().UTC(), s.Version, s.Deps.Settings
+			m.SeenAt, m.Version, m.Settings, m.Ports = s.Now().UTC(), s.Version, s.Deps.Settings, s.ports
 			return nil
 		})
 		return err

@@ -7,7 +7,7 @@ const (
 	AuthenticationAPIIP      = "authentication-api-ip"
 	TokenClient              = "token-client"
 	ManagementAPI            = "management-api"
-	ManagementAPIClient      = "management-api-client"
+	ManagementAPIToken       = "management-api-token"
 	UserInfo                 = "userinfo"
 	Login                    = "login"
 	Signup                   = "signup"
@@ -42,8 +42,8 @@ func Defaults(t Tier) []Bucket {
 		{Name: AuthenticationAPIIP, Key: "tenant|IP", Doc: "The same requests of one address.", Spec: Spec{Unlimited: true}},
 		{Name: TokenClient, Key: "tenant|client_id", Doc: "Requests to /oauth/token of one application.", Spec: Spec{Unlimited: true}},
 		{Name: ManagementAPI, Key: "tenant", Doc: "Requests to /api/v2.", Spec: Spec{PerSecond: r[1]}},
-		{Name: ManagementAPIClient, Key: "tenant|client_id", Doc: "Requests to /api/v2 with the tokens of one application.", Spec: Spec{Unlimited: true}},
-		{Name: UserInfo, Key: "tenant|user", Doc: "Requests to /userinfo for one user.", Spec: Spec{Size: 10, PerMinute: 5}},
+		{Name: ManagementAPIToken, Key: "tenant|token", Doc: "Requests to /api/v2 with one access token. The key has the beginning of its SHA-256.", Spec: Spec{Unlimited: true}},
+		{Name: UserInfo, Key: "tenant|token", Doc: "Requests to /userinfo with one access token. The key has the beginning of its SHA-256.", Spec: Spec{Size: 10, PerMinute: 5}},
 		{Name: Login, Key: "tenant|user|IP", Doc: "Passwords of one user that come from one address, right or wrong.", Spec: Spec{Size: 20, PerMinute: 10}},
 		{Name: Signup, Key: "tenant|IP", Doc: "Sign-ups.", Spec: Spec{PerMinute: 50}},
 		{Name: ChangePassword, Key: "tenant|mail|IP", Doc: "Requests for a mail to choose a new password with.", Spec: Spec{Size: 10, PerMinute: 1}},

@@ -68,12 +68,8 @@ func (s *Service) Status(ctx context.Context, r Request) (Decision, error) {
 	return s.ask(ctx, r, item{op: opStatus})
 }
 
-// State is what the service says of itself.
-type State struct {
-	Node string `json:"node,omitempty"`
-	// Peers are the nodes that count, as this one sees them.
-	Peers []string `json:"peers,omitempty"`
-	View  uint32   `json:"view,omitempty"` // how often the members have changed
+// Totals are what the service has done since it started.
+type Totals struct {
 	// Calls went to other nodes, Failed of them had no answer in time.
 	Calls  uint64 `json:"calls"`
 	Failed uint64 `json:"failed"`
@@ -81,9 +77,26 @@ type State struct {
 	Leased uint64 `json:"leased"`
 	// Settled keys came to this node from others; of Cautious ones nobody knew what had
 	// been counted.
-	Settled  uint64                 `json:"settled"`
-	Cautious uint64                 `json:"cautious"`
-	Buckets  map[string]BucketState `json:"buckets"`
+	Settled  uint64 `json:"settled"`
+	Cautious uint64 `json:"cautious"`
+	// Uncopied takes could not be copied to the next in rank.
+	Uncopied uint64 `json:"uncopied"`
+}
+
+// Totals tells what the service has done since it started.
+func (s *Service) Totals() Totals {
+	c := &s.counts
+	return Totals{Calls: c.calls.Load(), Failed: c.failed.Load(), Leased: c.leased.Load(), Settled: c.settled.Load(), Cautious: c.cautious.Load(), Uncopied: c.copyFails.Load()}
+}
+
+// State is what the service says of itself.
+type State struct {
+	Node string `json:"node,omitempty"`
+	// Peers are the nodes that count, as this one sees them.
+	Peers []string `json:"peers,omitempty"`
+	View  uint32   `json:"view,omitempty"` // how often the members have changed
+	Totals
+	Buckets map[string]BucketState `json:"buckets"`
 }
 
 // BucketState is one type on this node since it started.
@@ -95,10 +108,9 @@ type BucketState struct {
 	Pushed   uint64 `json:"pushed"` // keys that had to go for want of room
 }
 
-// State tells what the service has done since it started.
+// State tells how the service is.
 func (s *Service) State() State {
-	st := State{Node: s.self, Buckets: map[string]BucketState{}, Calls: s.counts.calls.Load(), Failed: s.counts.failed.Load(),
-		Leased: s.counts.leased.Load(), Settled: s.counts.settled.Load(), Cautious: s.counts.cautious.Load()}
+	st := State{Node: s.self, Totals: s.Totals(), Buckets: map[string]BucketState{}}
 	if h := s.past.Load(); h != nil {
 		st.View = h.now().n
 		for _, p := range h.now().peers {
