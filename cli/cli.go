@@ -45,6 +45,7 @@ type commands struct {
 	Join      joinCmd      `cmd:"" help:"Make this host a node of a cluster."`
 	Keys      keysCmd      `cmd:"" help:"Work with the keys of a node."`
 	Store     storeCmd     `cmd:"" help:"Work with a node's database."`
+	Ratelimit ratelimitCmd `cmd:"" help:"Show and change how often things may happen."`
 	Version   versionCmd   `cmd:"" help:"Show the version."`
 }
 

@@ -36,7 +36,7 @@ func TestScripts(t *testing.T) {
 		Dir:             "testdata/script",
 		ContinueOnError: true,
 		Setup: func(env *testscript.Env) error {
-			for _, name := range []string{"HTTPS", "HTTP", "HEALTH", "CONTROL", "HTTPS2", "CONTROL2"} {
+			for _, name := range []string{"HTTPS", "HTTP", "HEALTH", "RATELIMIT", "RATELIMIT2", "CONTROL", "HTTPS2", "CONTROL2"} {
 				port, err := ports.Free()
 				if err != nil {
 					return err
