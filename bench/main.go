@@ -157,7 +157,7 @@ func (b *bench) run(ctx context.Context, dir string) error {
 	if err := b.first(ctx, dir); err != nil {
 		return err
 	}
-	for _, part := range []func(context.Context, string) error{b.overload, b.idle} {
+	for _, part := range []func(context.Context, string) error{b.overload, b.idle, b.rateLimits} {
 		if err := part(ctx, dir); err != nil {
 			return err
 		}

@@ -58,7 +58,8 @@ func startAs(ctx context.Context, command []string, data string, settings []stri
 	n.host, n.issuer = "localhost", "https://localhost/" // the same at each start, whatever the ports
 	args := append(command[1:len(command):len(command)], "start", "--dev", "--data", data,
 		"--set", fmt.Sprintf("listen.http=%d", port[0]), "--set", fmt.Sprintf("listen.https=%d", port[1]), "--set", fmt.Sprintf("listen.health=%d", port[2]),
-		"--set", "public_port=443", "--set", "trusted_proxies.networks=127.0.0.1", "--set", "log.format=json")
+		"--set", "public_port=443", "--set", "trusted_proxies.networks=127.0.0.1", "--set", "log.format=json",
+		"--set", "rate_limits.enabled=false") // what the node can do, and not what it would let a client do
 	for _, s := range settings {
 		args = append(args, "--set", s)
 	}
