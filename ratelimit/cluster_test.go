@@ -444,9 +444,11 @@ func TestEnvoy(t *testing.T) {
 // TestLeaveAndCome: over real connections, a node that leaves takes nothing with it.
 func TestLeaveAndCome(t *testing.T) {
 	l := newLAN(t, 3, rulesOf(t, Bucket{Name: "b", Spec: Spec{Size: 50, PerHour: 50}, OnFailure: Closed}))
-	var before [20]int64
+	// A busy machine may keep a node from hearing an answer: then a token is gone that
+	// nobody got.
+	var before, unheard [20]int64
 	for k := range before {
-		before[k], _ = flood(t, l.nodes, Request{Bucket: "b", Key: fmt.Sprint("k", k)}, 8)
+		before[k], unheard[k] = flood(t, l.nodes, Request{Bucket: "b", Key: fmt.Sprint("k", k)}, 8)
 	}
 	if err := l.nodes[0].Leave(t.Context()); err != nil {
 		t.Fatal(err)
@@ -461,7 +463,7 @@ func TestLeaveAndCome(t *testing.T) {
 	}
 	for k := range 20 {
 		want := 50 - before[k]
-		if got, alone := flood(t, l.nodes, Request{Bucket: "b", Key: fmt.Sprint("k", k)}, 20); got > want || got < want-alone {
+		if got, alone := flood(t, l.nodes, Request{Bucket: "b", Key: fmt.Sprint("k", k)}, 20); got > want || got < want-alone-unheard[k] {
 			t.Errorf("k%d: %d more were admitted, %d decisions alone; want %d", k, got, alone, want)
 		}
 	}
