@@ -23,6 +23,7 @@ import (
 	"github.com/portcullis-id/portcullis/control"
 	"github.com/portcullis-id/portcullis/dashboard"
 	"github.com/portcullis-id/portcullis/egress"
+	"github.com/portcullis-id/portcullis/enforce"
 	"github.com/portcullis-id/portcullis/health"
 	"github.com/portcullis-id/portcullis/login"
 	"github.com/portcullis-id/portcullis/mail"
@@ -84,7 +85,8 @@ type Node struct {
 	upstream  *upstream.Service
 	gate      *overload.Gate
 	audit     *audit.Watch
-	control   *control.Service        // nil on a single node
+	control   *control.Service // nil on a single node
+	enforce   *enforce.Guard
 	conns     map[string]*connections // by surface
 	rooms     roster
 
@@ -212,6 +214,9 @@ func (n *Node) build(ctx context.Context) (err error) {
 	if err := n.buildControl(); err != nil {
 		return err
 	}
+	if err := n.restrict(ctx); err != nil {
+		return err
+	}
 	engine, err := signing.Named(cfg.Signing.Engine)
 	if err != nil {
 		return err
@@ -219,17 +224,12 @@ func (n *Node) build(ctx context.Context) (err error) {
 	n.logger.InfoContext(ctx, "tokens are signed", "by", engine.Name())
 	n.keys = tenant.NewKeys(n.cache, engine)
 	n.log = tenant.NewLogWriter(n.cache, n.logger, n.opts.Now)
-	// Calls that the appliance makes itself stand in its own profile, whichever one is
-	// printed.
-	if n.contract, err = netcontract.Contract(netcontract.ProfilePortcullis); err != nil {
-		return err
-	}
 	allowed := cfg.Network.AllowedHosts
 	if cfg.Dev {
 		// Other providers of a developer run on the same machine.
 		allowed = append([]string{"localhost", "127.0.0.0/8", "::1/128"}, allowed...)
 	}
-	if n.dialer, err = egress.New(egress.Config{AllowedHosts: allowed, Proxy: cfg.Network.Proxy}, n.contract, nil); err != nil {
+	if n.dialer, err = egress.New(egress.Config{AllowedHosts: allowed, Proxy: cfg.Network.Proxy, Dialling: n.enforce.Connect}, n.contract, nil); err != nil {
 		return err
 	}
 	workers := cfg.Passwords.Workers
@@ -504,7 +504,7 @@ func (n *Node) buildHealth() error {
 	checks := []health.Check{
 		health.CPU(health.System{}), health.Memory(health.System{}), health.Disk(health.System{}, "/", n.cfg.Data),
 		health.Services(n.rooms.status),
-		health.Network(n.otherNodes, health.Ping, n.audit.Problem),
+		health.Network(n.otherNodes, health.Ping, n.networkProblem, n.enforce.Note),
 		health.Internet(func() string { return "" }, func(context.Context, string) error { return nil }),
 		health.Email(smtp, func(ctx context.Context, _ string) error { return n.smtp.Check(ctx) }),
 		health.DB(n.store.Ping),

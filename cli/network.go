@@ -89,6 +89,10 @@ func (c *networkAuditCmd) Run(ctx context.Context, std IO) error {
 		for _, f := range a.Findings {
 			fmt.Fprintln(w, f.Sentence)
 		}
+		fmt.Fprintln(w, a.Enforcement.Sentence)
+		for _, r := range a.Enforcement.Refused {
+			fmt.Fprintln(w, r.Sentence)
+		}
 	})
 	if err == nil && len(a.Findings) > 0 {
 		err = silentExit(ExitFailed)

@@ -100,6 +100,23 @@ type Audit struct {
 		Remote   string `json:"remote,omitempty"`
 		Sentence string `json:"sentence"`
 	} `json:"findings"`
+	Enforcement Enforcement `json:"enforcement"`
+}
+
+// Enforcement is how the kernel holds a node to the network contract.
+type Enforcement struct {
+	Mode     string `json:"mode"` // off, audit or on
+	ABI      int    `json:"landlock_abi"`
+	Holds    bool   `json:"holds"`
+	Sentence string `json:"sentence"`
+	Bind     []int  `json:"bind"`
+	Connect  []int  `json:"connect"`
+	Refused  []struct {
+		Row      string `json:"row"`
+		Remote   string `json:"remote"`
+		Port     int    `json:"port"`
+		Sentence string `json:"sentence"`
+	} `json:"refused"`
 }
 
 // Audit lets the node look at its own sockets now.
