@@ -95,9 +95,10 @@ type NetworkConfig struct {
 	AllowedHosts []string `yaml:"allowed_private_hosts" doc:"Names or CIDR blocks inside your network that identity providers may live on; all other private addresses are refused."`
 	Proxy        string   `yaml:"proxy" doc:"http://HOST:PORT of the proxy for outgoing calls; empty means none."`
 
-	Enforce        string `yaml:"enforce" doc:"off, audit or on: whether the kernel (Landlock, Linux 6.7 or newer) holds this process to the contract's TCP ports. audit says what would be refused, and refuses nothing."`
-	EnforceConnect []int  `yaml:"enforce_connect" doc:"Ports that network.enforce lets through beside the contract's, such as those of providers in allowed_private_hosts."`
-	DepotKey       string `yaml:"depot_key" doc:"Public key, ed25519:BASE64, of the depot's signed list of addresses (portcullis depot addresses sign); empty means that no list is fetched."`
+	Enforce        string   `yaml:"enforce" doc:"off, audit or on: whether the kernel (Landlock, Linux 6.7 or newer) holds this process to the contract's TCP ports. audit says what would be refused, and refuses nothing."`
+	EnforceConnect []int    `yaml:"enforce_connect" doc:"Ports that network.enforce lets through beside the contract's, such as those of providers in allowed_private_hosts."`
+	HostPorts      []string `yaml:"host_ports" doc:"Ports that other programs of this host are meant to be reached on: 9100/tcp or 6000-6010/udp. The host's firewall may let them in (portcullis network audit)."`
+	DepotKey       string   `yaml:"depot_key" doc:"Public key, ed25519:BASE64, of the depot's signed list of addresses (portcullis depot addresses sign); empty means that no list is fetched."`
 
 	Sites SitesConfig `yaml:"sites"`
 }

@@ -14,12 +14,21 @@ func (n *NetworkConfig) validateEnforcement(report func(key, reason string)) {
 	for i, p := range n.EnforceConnect {
 		port(report, fmt.Sprintf("enforce_connect[%d]", i), p, false)
 	}
+	n.validateHostPorts(report)
 	if len(n.EnforceConnect) > maxEnforceConnect {
 		report("enforce_connect", fmt.Sprintf("has %d ports; allowed are %d", len(n.EnforceConnect), maxEnforceConnect))
 	}
 }
 
 const maxEnforceConnect = 64
+
+func (n *NetworkConfig) validateHostPorts(report func(key, reason string)) {
+	for i, s := range n.HostPorts {
+		if _, err := parseHostPorts(s); err != nil {
+			report(fmt.Sprintf("host_ports[%d]", i), err.Error())
+		}
+	}
+}
 
 // restrict holds this process to the contract before it opens a port. A kernel that
 // cannot is no reason not to start: the log and the health detail say so.
@@ -46,7 +55,7 @@ func (n *Node) restrict(ctx context.Context) (err error) {
 // networkProblem is what the health check network fails for, beside silent nodes.
 func (n *Node) networkProblem() string {
 	var all []string
-	for _, problem := range []func() string{n.audit.Problem} {
+	for _, problem := range []func() string{n.audit.Problem, n.firewall.Problem} {
 		if s := problem(); s != "" {
 			all = append(all, s)
 		}

@@ -87,6 +87,7 @@ type Node struct {
 	audit     *audit.Watch
 	control   *control.Service // nil on a single node
 	enforce   *enforce.Guard
+	firewall  *audit.FirewallWatch
 	conns     map[string]*connections // by surface
 	rooms     roster
 
@@ -143,6 +144,7 @@ func (n *Node) Run(ctx context.Context) error {
 		"tenant logs": n.log.Run, "mail": n.outbox.Run, "purge": n.purge,
 		"integrity":       n.verify,
 		"network audit":   n.audit.Run,
+		"host firewall":   n.firewall.Run,
 		"password resets": func(ctx context.Context) error { return n.users.Run(ctx, n.mgmt.Tenants) },
 		"jobs":            func(ctx context.Context) error { return n.mgmt.Run(ctx, n.mgmt.Tenants) },
 	} {
@@ -268,6 +270,7 @@ func (n *Node) build(ctx context.Context) (err error) {
 		}
 	}
 	n.buildAudit()
+	n.buildDrift()
 	if err := n.buildHealth(); err != nil {
 		return err
 	}
@@ -504,7 +507,7 @@ func (n *Node) buildHealth() error {
 	checks := []health.Check{
 		health.CPU(health.System{}), health.Memory(health.System{}), health.Disk(health.System{}, "/", n.cfg.Data),
 		health.Services(n.rooms.status),
-		health.Network(n.otherNodes, health.Ping, n.networkProblem, n.enforce.Note),
+		health.Network(n.otherNodes, health.Ping, n.networkProblem, n.enforce.Note, n.firewall.Note),
 		health.Internet(func() string { return "" }, func(context.Context, string) error { return nil }),
 		health.Email(smtp, func(ctx context.Context, _ string) error { return n.smtp.Check(ctx) }),
 		health.DB(n.store.Ping),

@@ -79,7 +79,8 @@ func (n *Node) declared() audit.Declared {
 // networkReport is what `portcullis network audit` shows.
 type networkReport struct {
 	*audit.Report
-	Enforcement enforce.Status `json:"enforcement"`
+	Enforcement enforce.Status        `json:"enforcement"`
+	Firewall    *audit.FirewallReport `json:"firewall"`
 }
 
 func (n *Node) buildAudit() {
@@ -98,5 +99,5 @@ func (n *Node) localAudit(w http.ResponseWriter, _ *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return web.JSON(w, http.StatusOK, networkReport{report, n.enforce.Status()})
+	return web.JSON(w, http.StatusOK, networkReport{report, n.enforce.Status(), n.firewall.Look()})
 }

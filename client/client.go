@@ -101,6 +101,27 @@ type Audit struct {
 		Sentence string `json:"sentence"`
 	} `json:"findings"`
 	Enforcement Enforcement `json:"enforcement"`
+	Firewall    Firewall    `json:"firewall"`
+}
+
+// Firewall is the firewall of a node's host against the network contract.
+type Firewall struct {
+	At       time.Time `json:"at"`
+	Firewall string    `json:"firewall"` // nftables, iptables, firewalld, ufw or none; "" when it could not be read
+	Docker   bool      `json:"docker"`
+	Note     string    `json:"note,omitempty"`
+	Findings []struct {
+		Kind     string `json:"kind"` // blocked, open, published, wide or diverted
+		Row      string `json:"row,omitempty"`
+		Protocol string `json:"protocol"`
+		Ports    string `json:"ports"`
+		Families string `json:"families"`
+		Peer     string `json:"peer,omitempty"`
+		By       string `json:"by,omitempty"`
+		To       string `json:"to,omitempty"`
+		Sentence string `json:"sentence"`
+		Remedy   string `json:"remedy,omitempty"`
+	} `json:"findings"`
 }
 
 // Enforcement is how the kernel holds a node to the network contract.

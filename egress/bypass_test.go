@@ -52,6 +52,7 @@ var mayDial = map[string]string{
 	"client":                           "it runs at the operator's desk and calls the appliance",
 	"bench":                            "it measures a node from outside, and is no part of one",
 	"internal/lab":                     "it is for tests",
+	"internal/ports":                   "it is for tests",
 	"preflight":                        "it probes the rows themselves, between hosts that its operator names; no node does",
 	"probe":                            "it is what preflight probes with",
 	"cli":                              "it runs at the operator's desk and calls the appliance",
