@@ -49,7 +49,7 @@ func (c *Config) wanted(table netcontract.Table, addresses map[string][]netip.Ad
 			h.Inbound = append(h.Inbound, ports...)
 		}
 	}
-	if len(c.Sites()) == 0 && c.onLoopback(netcontract.LB) && c.onLoopback(netcontract.Health) {
+	if c.nobodyNamed() && c.onLoopback(netcontract.LB) && c.onLoopback(netcontract.Health) {
 		h.Unjudged = "The host's firewall is not compared with the contract: this node listens on loopback alone, and nobody is named in network.sites."
 		return h
 	}
@@ -87,6 +87,15 @@ func (c *Config) wanted(table netcontract.Table, addresses map[string][]netip.Ad
 		}
 	}
 	return h
+}
+
+func (c *Config) nobodyNamed() bool {
+	for _, list := range c.Sites() {
+		if len(list) > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // portsOf are a flow's ports as the configuration has them; of a run its ends.
@@ -134,7 +143,7 @@ func (c *Config) onLoopback(row netcontract.RowID) bool {
 }
 
 func (n *Node) buildDrift() {
-	n.firewall = audit.NewFirewallWatch(func() audit.Host { return n.cfg.wanted(n.contract, nil) }, auditEvery,
+	n.firewall = audit.NewFirewallWatch(func() audit.Host { return n.cfg.wanted(n.contract, n.addresses.Known()) }, auditEvery,
 		func(ctx context.Context, d audit.Drift) {
 			n.logger.ErrorContext(ctx, "the host's firewall differs from the network contract", "kind", d.Kind, "row", d.Row, "protocol", d.Protocol, "ports", d.Ports,
 				"peer", d.Peer, "rule", d.By, "finding", d.Sentence, "remedy", d.Remedy)

@@ -15,6 +15,7 @@ func (n *NetworkConfig) validateEnforcement(report func(key, reason string)) {
 		port(report, fmt.Sprintf("enforce_connect[%d]", i), p, false)
 	}
 	n.validateHostPorts(report)
+	n.validateDepotKey(report)
 	if len(n.EnforceConnect) > maxEnforceConnect {
 		report("enforce_connect", fmt.Sprintf("has %d ports; allowed are %d", len(n.EnforceConnect), maxEnforceConnect))
 	}
@@ -55,7 +56,7 @@ func (n *Node) restrict(ctx context.Context) (err error) {
 // networkProblem is what the health check network fails for, beside silent nodes.
 func (n *Node) networkProblem() string {
 	var all []string
-	for _, problem := range []func() string{n.audit.Problem, n.firewall.Problem} {
+	for _, problem := range []func() string{n.audit.Problem, n.firewall.Problem, n.addresses.Problem} {
 		if s := problem(); s != "" {
 			all = append(all, s)
 		}

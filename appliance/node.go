@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/portcullis-id/portcullis/addresses"
 	"github.com/portcullis-id/portcullis/audit"
 	"github.com/portcullis-id/portcullis/authn"
 	"github.com/portcullis-id/portcullis/control"
@@ -88,6 +89,7 @@ type Node struct {
 	control   *control.Service // nil on a single node
 	enforce   *enforce.Guard
 	firewall  *audit.FirewallWatch
+	addresses *addresses.Watch
 	conns     map[string]*connections // by surface
 	rooms     roster
 
@@ -145,6 +147,7 @@ func (n *Node) Run(ctx context.Context) error {
 		"integrity":       n.verify,
 		"network audit":   n.audit.Run,
 		"host firewall":   n.firewall.Run,
+		"addresses":       n.addresses.Run,
 		"password resets": func(ctx context.Context) error { return n.users.Run(ctx, n.mgmt.Tenants) },
 		"jobs":            func(ctx context.Context) error { return n.mgmt.Run(ctx, n.mgmt.Tenants) },
 	} {
@@ -271,6 +274,9 @@ func (n *Node) build(ctx context.Context) (err error) {
 	}
 	n.buildAudit()
 	n.buildDrift()
+	if err := n.buildAddresses(); err != nil {
+		return err
+	}
 	if err := n.buildHealth(); err != nil {
 		return err
 	}
@@ -507,7 +513,7 @@ func (n *Node) buildHealth() error {
 	checks := []health.Check{
 		health.CPU(health.System{}), health.Memory(health.System{}), health.Disk(health.System{}, "/", n.cfg.Data),
 		health.Services(n.rooms.status),
-		health.Network(n.otherNodes, health.Ping, n.networkProblem, n.enforce.Note, n.firewall.Note),
+		health.Network(n.otherNodes, health.Ping, n.networkProblem, n.enforce.Note, n.firewall.Note, n.addresses.Note),
 		health.Internet(func() string { return "" }, func(context.Context, string) error { return nil }),
 		health.Email(smtp, func(ctx context.Context, _ string) error { return n.smtp.Check(ctx) }),
 		health.DB(n.store.Ping),

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -144,6 +145,39 @@ type Enforcement struct {
 func (l *Local) Audit(ctx context.Context) (Audit, error) {
 	var a Audit
 	return a, l.do(ctx, http.MethodGet, LocalHost, "/network-audit", "", nil, &a)
+}
+
+// Addresses is where the outside hosts of the network contract are, seen from a node.
+type Addresses struct {
+	Node  string    `json:"node"`
+	At    time.Time `json:"at"`
+	List  int64     `json:"list"` // version of the depot's signed list, 0 for none
+	Note  string    `json:"note,omitempty"`
+	Hosts []struct {
+		Host      string       `json:"host"`
+		Rows      []string     `json:"rows"`
+		Published []netip.Addr `json:"published"`
+		Now       []netip.Addr `json:"now"`
+		Ahead     []struct {
+			Address    netip.Addr `json:"address"`
+			ValidFrom  time.Time  `json:"valid_from,omitzero"`
+			ValidUntil time.Time  `json:"valid_until,omitzero"`
+		} `json:"ahead"`
+		Findings []struct {
+			Kind     string     `json:"kind"` // blocked, moved, ahead, gone, unresolved or list
+			Host     string     `json:"host"`
+			Address  netip.Addr `json:"address,omitzero"`
+			From     time.Time  `json:"from,omitzero"`
+			Sentence string     `json:"sentence"`
+			Rule     string     `json:"rule,omitempty"`
+		} `json:"findings"`
+	} `json:"hosts"`
+}
+
+// Addresses lets the node ask now where the outside hosts are.
+func (l *Local) Addresses(ctx context.Context) (Addresses, error) {
+	var a Addresses
+	return a, l.do(ctx, http.MethodGet, LocalHost, "/network-addresses", "", nil, &a)
 }
 
 // SocialHosts lists the outside hosts of the connections that exist: the peers of

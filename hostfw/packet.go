@@ -374,6 +374,23 @@ func (s *Ruleset) Entries() []Packet {
 	return out
 }
 
+// Source is this host's address on the way to another, as far as it is plain; the
+// zero Addr otherwise.
+func (s *Ruleset) Source(to netip.Addr) netip.Addr {
+	name := s.towards(to)
+	for _, i := range s.hosts {
+		if i.name != name {
+			continue
+		}
+		for _, p := range i.addrs {
+			if p.Addr().Is4() == to.Is4() && p.Addr().IsGlobalUnicast() {
+				return p.Addr()
+			}
+		}
+	}
+	return netip.Addr{}
+}
+
 func (s *Ruleset) own(a netip.Addr) bool {
 	return a.IsLoopback() || slices.ContainsFunc(s.hosts, func(i iface) bool {
 		return slices.ContainsFunc(i.addrs, func(p netip.Prefix) bool { return p.Addr() == a })

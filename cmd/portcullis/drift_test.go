@@ -39,8 +39,9 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
-// startIn starts a node at the contract's own ports, with the peers of renderFor.
-func startIn(t *testing.T, l *lab.Lab, host string, more ...string) *labNode {
+// startIn starts a node at the contract's own ports, with the peers of renderFor: no
+// nodes means their network.
+func startIn(t *testing.T, l *lab.Lab, host string, nodes []string) *labNode {
 	t.Helper()
 	exe, err := exec.LookPath("portcullis")
 	if err != nil {
@@ -57,8 +58,17 @@ func startIn(t *testing.T, l *lab.Lab, host string, more ...string) *labNode {
 		}
 		args = append(args, "--set", "network.sites."+site+"="+strings.Join(all, ","))
 	}
-	args = append(args, "--set", "network.sites.nodes=10.77.1.0/24,fd77:0:0:1::/64")
-	cmd := n.host.Command(t.Context(), exe, append(args, more...)...)
+	named := "10.77.1.0/24,fd77:0:0:1::/64"
+	if len(nodes) > 0 {
+		var all []string
+		for _, h := range nodes {
+			for _, a := range l.Host(h).Addrs() {
+				all = append(all, a.String())
+			}
+		}
+		named = strings.Join(all, ",")
+	}
+	cmd := n.host.Command(t.Context(), exe, append(args, "--set", "network.sites.nodes="+named)...)
 	cmd.Stderr = n.log
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -123,12 +133,12 @@ func (n *labNode) get(path string) string {
 
 // noDrift runs a node behind a firewall that the program wrote: nothing differs.
 // Then a port is published, as Docker does it.
-func noDrift(t *testing.T, l *lab.Lab, format string) {
+func noDrift(t *testing.T, l *lab.Lab, format string, nodes []string) {
 	t.Helper()
-	n := startIn(t, l, "node1")
+	n := startIn(t, l, "node1", nodes)
 	a, exit := n.audit()
 	if a.Firewall.Firewall != format || a.Firewall.Note != "" || len(a.Firewall.Findings) != 0 || len(a.Findings) != 0 || exit != 0 {
-		t.Errorf("exit %d: %+v", exit, a)
+		t.Errorf("exit %d: %+v, %+v", exit, a.Findings, a.Firewall)
 	}
 	switch format {
 	case "nftables":
@@ -187,8 +197,13 @@ EOF
 func TestDriftAtTheStartIsLogged(t *testing.T) {
 	l := lab.New(t, lab.Options{Nodes: 1})
 	l.Host("node1").Nft(`table inet filter { chain input { type filter hook input priority 0; policy drop; iifname "lo" accept; ct state established accept; tcp dport 8080 accept; }; }`)
-	n := startIn(t, l, "node1")
-	n.audit() // after the node's own first look
+	n := startIn(t, l, "node1", nil)
+	for range 500 { // until the node's own first look is over
+		if strings.Contains(n.log.String(), "ports=8080") {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 	for _, want := range []string{"the host's firewall differs from the network contract", "kind=blocked row=lb", "kind=open", "ports=8080", "nft insert rule inet filter input"} {
 		if !strings.Contains(n.log.String(), want) {
 			t.Errorf("%q is not in the log: %s", want, n.log)

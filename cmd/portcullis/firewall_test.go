@@ -70,7 +70,7 @@ func TestRenderedFirewallsHold(t *testing.T) {
 					t.Errorf("%s may call %s of a stranger", to, sets(got))
 				}
 			}
-			noDrift(t, l, f.format)
+			noDrift(t, l, f.format, nodes)
 		})
 	}
 }
