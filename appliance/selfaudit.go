@@ -78,6 +78,7 @@ func (n *Node) declared() audit.Declared {
 
 // networkReport is what `portcullis network audit` shows.
 type networkReport struct {
+	Node string `json:"node"`
 	*audit.Report
 	Enforcement enforce.Status        `json:"enforcement"`
 	Firewall    *audit.FirewallReport `json:"firewall"`
@@ -99,5 +100,5 @@ func (n *Node) localAudit(w http.ResponseWriter, _ *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return web.JSON(w, http.StatusOK, networkReport{report, n.enforce.Status(), n.firewall.Look()})
+	return web.JSON(w, http.StatusOK, networkReport{hostName(), report, n.enforce.Status(), n.firewall.Look()})
 }

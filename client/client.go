@@ -92,6 +92,7 @@ func (l *Local) Status(ctx context.Context) (Status, error) {
 
 // Audit is what a node's sockets are against the network contract.
 type Audit struct {
+	Node      string    `json:"node"`
 	At        time.Time `json:"at"`
 	Listeners int       `json:"listeners"`
 	Outgoing  int       `json:"outgoing"`

@@ -71,9 +71,12 @@ func add(list []int, e audit.Endpoint) []int {
 // 6.7).
 const MinABI = 4
 
+// version asks the kernel.
+var version = ll.LandlockGetABIVersion
+
 // ABI is the version of Landlock that the kernel offers, or 0.
 func ABI() int {
-	v, err := ll.LandlockGetABIVersion()
+	v, err := version()
 	if err != nil {
 		return 0
 	}

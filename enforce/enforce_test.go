@@ -239,6 +239,31 @@ func TestAuditTellsOnceAndRefusesNothing(t *testing.T) {
 	c.Close()
 }
 
+// TestAKernelWithoutRules: the node is told, and refuses nothing.
+func TestAKernelWithoutRules(t *testing.T) {
+	old := version
+	defer func() { version = old }()
+	for name, f := range map[string]func() (int, error){"none": func() (int, error) { return 0, syscall.ENOSYS }, "too old": func() (int, error) { return 3, nil }} {
+		version = f
+		var told []Attempt
+		g := NewGuard(On, Ports{}, func(a Attempt) { told = append(told, a) })
+		if err := g.Start(); !errors.Is(err, ErrKernel) {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if s := g.Status(); s.Holds || !strings.Contains(s.Sentence, "NOT in force") || g.Note() != s.Sentence {
+			t.Errorf("%s: %+v, note %q", name, s, g.Note())
+		}
+		g.Connect(netcontract.Social, "tcp4", netip.MustParseAddrPort("192.0.2.1:8443"))
+		if len(told) != 1 || !strings.Contains(told[0].Sentence, "would be refused if this kernel could") {
+			t.Errorf("%s: %+v", name, told)
+		}
+		a := NewGuard(Audit, Ports{}, func(Attempt) {})
+		if err := a.Start(); err != nil || !strings.Contains(a.Status().Sentence, "With on nothing would be refused either") {
+			t.Errorf("%s: %v %+v", name, err, a.Status())
+		}
+	}
+}
+
 func TestOffTellsNothing(t *testing.T) {
 	g := NewGuard("", Ports{}, func(a Attempt) { t.Errorf("told: %+v", a) })
 	if err := g.Start(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -41,7 +42,7 @@ func (s *syncBuffer) String() string {
 
 // startIn starts a node at the contract's own ports, with the peers of renderFor: no
 // nodes means their network.
-func startIn(t *testing.T, l *lab.Lab, host string, nodes []string) *labNode {
+func startIn(t *testing.T, l *lab.Lab, host string, nodes, env []string, more ...string) *labNode {
 	t.Helper()
 	exe, err := exec.LookPath("portcullis")
 	if err != nil {
@@ -68,7 +69,9 @@ func startIn(t *testing.T, l *lab.Lab, host string, nodes []string) *labNode {
 		}
 		named = strings.Join(all, ",")
 	}
-	cmd := n.host.Command(t.Context(), exe, append(args, "--set", "network.sites.nodes="+named)...)
+	args = append(args, "--set", "network.sites.nodes="+named)
+	cmd := n.host.Command(t.Context(), exe, append(args, more...)...)
+	cmd.Env = append(os.Environ(), env...)
 	cmd.Stderr = n.log
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -124,7 +127,7 @@ func (n *labNode) audit() (a client.Audit, exit int) {
 
 func (n *labNode) get(path string) string {
 	n.t.Helper()
-	out, err := n.host.Command(n.t.Context(), "curl", "-s", "-u", "api_keys_health:0123456789abcdef0123456789abcdef", "http://[::1]:9110"+path).CombinedOutput()
+	out, err := n.host.Command(n.t.Context(), "curl", "-s", "-u", "api_keys_health:0123456789abcdef0123456789abcdef", "http://127.0.0.1:9110"+path).CombinedOutput()
 	if err != nil {
 		n.t.Fatalf("%v: %s", err, out)
 	}
@@ -135,7 +138,7 @@ func (n *labNode) get(path string) string {
 // Then a port is published, as Docker does it.
 func noDrift(t *testing.T, l *lab.Lab, format string, nodes []string) {
 	t.Helper()
-	n := startIn(t, l, "node1", nodes)
+	n := startIn(t, l, "node1", nodes, nil)
 	a, exit := n.audit()
 	if a.Firewall.Firewall != format || a.Firewall.Note != "" || len(a.Firewall.Findings) != 0 || len(a.Findings) != 0 || exit != 0 {
 		t.Errorf("exit %d: %+v, %+v", exit, a.Findings, a.Firewall)
@@ -197,7 +200,7 @@ EOF
 func TestDriftAtTheStartIsLogged(t *testing.T) {
 	l := lab.New(t, lab.Options{Nodes: 1})
 	l.Host("node1").Nft(`table inet filter { chain input { type filter hook input priority 0; policy drop; iifname "lo" accept; ct state established accept; tcp dport 8080 accept; }; }`)
-	n := startIn(t, l, "node1", nil)
+	n := startIn(t, l, "node1", nil, nil)
 	for range 500 { // until the node's own first look is over
 		if strings.Contains(n.log.String(), "ports=8080") {
 			break
