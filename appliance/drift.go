@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -40,9 +41,13 @@ func parseHostPorts(s string) ([]audit.Endpoint, error) {
 }
 
 // wanted is what the contract and the configuration want of this host's firewall.
-// addresses are where hosts are that the sites name without an address.
-func (c *Config) wanted(table netcontract.Table, addresses map[string][]netip.Addr) audit.Host {
+// addresses are where hosts are that the sites name without an address; control is
+// the port of row control on a node of a cluster, 0 on a single one.
+func (c *Config) wanted(table netcontract.Table, addresses map[string][]netip.Addr, control int) audit.Host {
 	h := audit.Host{Inbound: c.declared(table).Listen}
+	if control != 0 {
+		h.Inbound = append(h.Inbound, audit.Endpoint{Row: netcontract.Control, Protocol: "tcp", Port: control})
+	}
 	for _, s := range c.Network.HostPorts {
 		ports, err := parseHostPorts(s)
 		if err == nil { // Validate refused what does not parse
@@ -54,6 +59,9 @@ func (c *Config) wanted(table netcontract.Table, addresses map[string][]netip.Ad
 		return h
 	}
 	ours := map[netcontract.RowID][]int{netcontract.LB: {c.Listen.HTTPS, c.Listen.HTTP}, netcontract.Health: {c.Listen.Health}}
+	if control != 0 {
+		ours[netcontract.Control] = []int{control}
+	}
 	named := map[netcontract.RowID]bool{}
 	sites, err := firewall.ParseSites(c.Sites())
 	if err != nil {
@@ -109,6 +117,8 @@ func (c *Config) portsOf(f firewall.Flow, ours map[netcontract.RowID][]int) []in
 			}
 		}
 		return out
+	case own != nil && f.Row == netcontract.Control: // the others listen where this node does
+		return own
 	case f.Row == netcontract.Database:
 		if ports := store.Ports(c.dsn()); len(ports) > 0 {
 			return ports
@@ -142,8 +152,27 @@ func (c *Config) onLoopback(row netcontract.RowID) bool {
 	return err == nil && a.IsLoopback()
 }
 
+// hostWanted is what the contract wants of this host's firewall now. The nodes of a
+// cluster know each other, where network.sites does not name them.
+func (n *Node) hostWanted() audit.Host {
+	cfg, control := n.cfg, 0
+	if n.control != nil {
+		if _, port, err := net.SplitHostPort(n.control.Address()); err == nil {
+			control, _ = strconv.Atoi(port) // 0 is the contract's own
+		}
+	}
+	if len(cfg.Network.Sites.Nodes) == 0 {
+		for _, h := range n.otherNodes(context.Background()) {
+			if _, err := netip.ParseAddr(h); err == nil {
+				cfg.Network.Sites.Nodes = append(cfg.Network.Sites.Nodes, h)
+			}
+		}
+	}
+	return cfg.wanted(n.contract, n.addresses.Known(), control)
+}
+
 func (n *Node) buildDrift() {
-	n.firewall = audit.NewFirewallWatch(func() audit.Host { return n.cfg.wanted(n.contract, n.addresses.Known()) }, auditEvery,
+	n.firewall = audit.NewFirewallWatch(n.hostWanted, auditEvery,
 		func(ctx context.Context, d audit.Drift) {
 			n.logger.ErrorContext(ctx, "the host's firewall differs from the network contract", "kind", d.Kind, "row", d.Row, "protocol", d.Protocol, "ports", d.Ports,
 				"peer", d.Peer, "rule", d.By, "finding", d.Sentence, "remedy", d.Remedy)

@@ -53,6 +53,10 @@ func (n *Node) restrict(ctx context.Context) (err error) {
 	return nil
 }
 
+// Held reports whether the kernel holds this process to the contract, which is for
+// good: also for a program that takes its place.
+func (n *Node) Held() bool { return n.enforce != nil && n.enforce.Status().Holds }
+
 // networkProblem is what the health check network fails for, beside silent nodes.
 func (n *Node) networkProblem() string {
 	var all []string
