@@ -225,6 +225,7 @@ func TestWatchTellsWhatIsNew(t *testing.T) {
 		done := make(chan error, 1)
 		go func() { done <- w.Run(ctx) }()
 		synctest.Wait()
+		time.Sleep(30 * time.Second) // between two looks
 		current["a.example"] = []string{"192.0.2.1", "192.0.2.2"}
 		time.Sleep(5 * time.Minute)
 		synctest.Wait()
