@@ -22,7 +22,10 @@ var layers = map[string]int{
 	"mgmt":           2, "login": 2, "dashboard": 2, "client": 2,
 	"store": 2, "store/sqlite": 2, "store/postgres": 2, "store/storetest": 2, "store/docsql": 2, "store/seal": 2,
 	"tenant": 1, "once": 1, "oauth": 1, "authn": 1, "upstream": 1, "password": 1, "mail": 1, "health": 1,
-	"problem": 0, "netcontract": 0, "telemetry": 0, "web": 0, "egress": 0, "config": 0, "search": 0, "signing": 0, "overload": 0, "probe": 0, "sockets": 0, "hostfw": 0, "preflight": 1, "audit": 1, "firewall": 1, "control": 1, "ratelimit": 1,
+	"problem": 0, "netcontract": 0, "telemetry": 0, "web": 0, "egress": 0, "config": 0, "search": 0, "signing": 0,
+	"overload": 0, "probe": 0, "sockets": 0, "hostfw": 0,
+	"preflight": 1, "audit": 1, "enforce": 1, "addresses": 1, "firewall": 1,
+	"control": 1, "ratelimit": 1,
 }
 
 // sideways lists who may import whom within a layer.
@@ -34,6 +37,7 @@ var sideways = map[string][]string{
 	"once":      {"tenant"},
 	"control":   {"tenant", "once"},
 	"oauth":     {"tenant", "once"},
+	"enforce":   {"audit"},
 	"authn":     {"tenant", "once", "password", "mail"},
 	"upstream":  {"tenant", "once", "authn"},
 	"password":  {"tenant"},

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/portcullis-id/portcullis/config"
+	"github.com/portcullis-id/portcullis/enforce"
 	"github.com/portcullis-id/portcullis/firewall"
 	"github.com/portcullis-id/portcullis/netcontract"
 	"github.com/portcullis-id/portcullis/signing"
@@ -98,6 +99,11 @@ type NetworkConfig struct {
 	AllowedHosts []string `yaml:"allowed_private_hosts" doc:"Names or CIDR blocks inside your network that identity providers may live on; all other private addresses are refused."`
 	Proxy        string   `yaml:"proxy" doc:"http://HOST:PORT of the proxy for outgoing calls; empty means none."`
 
+	Enforce        string   `yaml:"enforce" doc:"off, audit or on: whether the kernel (Landlock, Linux 6.7 or newer) holds this process to the contract's TCP ports. audit says what would be refused, and refuses nothing."`
+	EnforceConnect []int    `yaml:"enforce_connect" doc:"Ports that network.enforce lets through beside the contract's, such as those of providers in allowed_private_hosts."`
+	HostPorts      []string `yaml:"host_ports" doc:"Ports that other programs of this host are meant to be reached on: 9100/tcp or 6000-6010/udp. The host's firewall may let them in (portcullis network audit)."`
+	DepotKey       string   `yaml:"depot_key" doc:"Public key, ed25519:BASE64, of the depot's signed list of addresses (portcullis depot addresses sign); empty means that no list is fetched."`
+
 	Sites SitesConfig `yaml:"sites"`
 }
 
@@ -183,7 +189,7 @@ func Default() Config {
 			MaxConnections: 10_000,
 		},
 		SMTP:      SMTPConfig{Port: 587, TLS: "starttls"},
-		Network:   NetworkConfig{Profile: string(netcontract.ProfilePortcullis)},
+		Network:   NetworkConfig{Profile: string(netcontract.ProfilePortcullis), Enforce: string(enforce.Off)},
 		Passwords: PasswordConfig{MemoryKiB: 19456, Time: 2},
 		Signing:   SigningConfig{Engine: signing.Go},
 		Log:       LogConfig{Level: "info", Format: "json"},
@@ -287,6 +293,7 @@ func (s *SMTPConfig) Validate(report func(key, reason string)) {
 // Validate implements config.Validator.
 func (n *NetworkConfig) Validate(report func(key, reason string)) {
 	oneOf(report, "profile", n.Profile, string(netcontract.ProfilePortcullis), string(netcontract.ProfilePSaaS))
+	n.validateEnforcement(report)
 	if n.Proxy != "" {
 		if u, err := url.Parse(n.Proxy); err != nil || u.Scheme != "http" || u.Host == "" {
 			report("proxy", fmt.Sprintf("wants http://HOST:PORT, got %q", n.Proxy))

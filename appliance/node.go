@@ -18,11 +18,13 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/portcullis-id/portcullis/addresses"
 	"github.com/portcullis-id/portcullis/audit"
 	"github.com/portcullis-id/portcullis/authn"
 	"github.com/portcullis-id/portcullis/control"
 	"github.com/portcullis-id/portcullis/dashboard"
 	"github.com/portcullis-id/portcullis/egress"
+	"github.com/portcullis-id/portcullis/enforce"
 	"github.com/portcullis-id/portcullis/health"
 	"github.com/portcullis-id/portcullis/login"
 	"github.com/portcullis-id/portcullis/mail"
@@ -86,6 +88,9 @@ type Node struct {
 	audit     *audit.Watch
 	control   *control.Service // nil on a single node
 	limits    *limits
+	enforce   *enforce.Guard
+	firewall  *audit.FirewallWatch
+	addresses *addresses.Watch
 	conns     map[string]*connections // by surface
 	rooms     roster
 
@@ -143,6 +148,8 @@ func (n *Node) Run(ctx context.Context) error {
 		"integrity":       n.verify,
 		"network audit":   n.audit.Run,
 		"rate limits":     n.limits.service.Run,
+		"host firewall":   n.firewall.Run,
+		"addresses":       n.addresses.Run,
 		"password resets": func(ctx context.Context) error { return n.users.Run(ctx, n.mgmt.Tenants) },
 		"jobs":            func(ctx context.Context) error { return n.mgmt.Run(ctx, n.mgmt.Tenants) },
 	} {
@@ -215,6 +222,9 @@ func (n *Node) build(ctx context.Context) (err error) {
 	if err := n.buildControl(); err != nil {
 		return err
 	}
+	if err := n.restrict(ctx); err != nil {
+		return err
+	}
 	engine, err := signing.Named(cfg.Signing.Engine)
 	if err != nil {
 		return err
@@ -225,17 +235,12 @@ func (n *Node) build(ctx context.Context) (err error) {
 	if n.limits, err = newLimits(cfg.RateLimits, n.rateLimitCluster(), n.cache, n.log, n.logger, n.opts.Now); err != nil {
 		return err
 	}
-	// Calls that the appliance makes itself stand in its own profile, whichever one is
-	// printed.
-	if n.contract, err = netcontract.Contract(netcontract.ProfilePortcullis); err != nil {
-		return err
-	}
 	allowed := cfg.Network.AllowedHosts
 	if cfg.Dev {
 		// Other providers of a developer run on the same machine.
 		allowed = append([]string{"localhost", "127.0.0.0/8", "::1/128"}, allowed...)
 	}
-	if n.dialer, err = egress.New(egress.Config{AllowedHosts: allowed, Proxy: cfg.Network.Proxy}, n.contract, nil); err != nil {
+	if n.dialer, err = egress.New(egress.Config{AllowedHosts: allowed, Proxy: cfg.Network.Proxy, Dialling: n.enforce.Connect}, n.contract, nil); err != nil {
 		return err
 	}
 	workers := cfg.Passwords.Workers
@@ -275,6 +280,10 @@ func (n *Node) build(ctx context.Context) (err error) {
 		}
 	}
 	n.buildAudit()
+	n.buildDrift()
+	if err := n.buildAddresses(); err != nil {
+		return err
+	}
 	if err := n.buildHealth(); err != nil {
 		return err
 	}
@@ -521,7 +530,7 @@ func (n *Node) buildHealth() error {
 	checks := []health.Check{
 		health.CPU(health.System{}), health.Memory(health.System{}), health.Disk(health.System{}, "/", n.cfg.Data),
 		health.Services(n.rooms.status),
-		health.Network(n.otherNodes, health.Ping, n.audit.Problem),
+		health.Network(n.otherNodes, health.Ping, n.networkProblem, n.enforce.Note, n.firewall.Note, n.addresses.Note),
 		health.Internet(func() string { return "" }, func(context.Context, string) error { return nil }),
 		health.Email(smtp, func(ctx context.Context, _ string) error { return n.smtp.Check(ctx) }),
 		health.DB(n.store.Ping),

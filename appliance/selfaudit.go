@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/portcullis-id/portcullis/audit"
+	"github.com/portcullis-id/portcullis/enforce"
 	"github.com/portcullis-id/portcullis/netcontract"
+	"github.com/portcullis-id/portcullis/store"
 	"github.com/portcullis-id/portcullis/web"
 )
 
@@ -30,11 +32,14 @@ func (c *Config) declared(table netcontract.Table) audit.Declared {
 		d.Dial = append(d.Dial, audit.Endpoint{Row: row, Protocol: "tcp", Port: port})
 	}
 	dial(netcontract.SMTP, c.SMTP.Port)
-	for row, raw := range map[netcontract.RowID]string{netcontract.Database: c.Database.DSN.Reveal(), netcontract.Traces: c.Traces.Endpoint, netcontract.Social: c.Network.Proxy} {
+	for _, p := range store.Ports(c.dsn()) {
+		dial(netcontract.Database, p)
+	}
+	for row, raw := range map[netcontract.RowID]string{netcontract.Traces: c.Traces.Endpoint, netcontract.Social: c.Network.Proxy} {
 		if u, err := url.Parse(raw); err == nil && u.Host != "" {
 			port := u.Port()
 			if port == "" {
-				port = map[string]string{"postgres": "5432", "postgresql": "5432", "http": "80", "https": "443"}[u.Scheme]
+				port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 			}
 			if p, err := strconv.Atoi(port); err == nil {
 				dial(row, p)
@@ -64,6 +69,7 @@ func (n *Node) declared() audit.Declared {
 		return list
 	}
 	d.Listen = declare(d.Listen, n.control.Address())
+	d.Dial = declare(d.Dial, n.control.Address()) // where the others are too, as a rule
 	for _, v := range n.control.Members() {
 		d.Dial = declare(d.Dial, v.Address)
 		if p := v.Ports[string(netcontract.RateLimit)]; p != 0 {
@@ -73,12 +79,22 @@ func (n *Node) declared() audit.Declared {
 	return d
 }
 
+// networkReport is what `portcullis network audit` shows.
+type networkReport struct {
+	Node string `json:"node"`
+	*audit.Report
+	Enforcement enforce.Status        `json:"enforcement"`
+	Firewall    *audit.FirewallReport `json:"firewall"`
+}
+
 func (n *Node) buildAudit() {
 	n.audit = audit.NewWatch(n.declared, auditEvery, func(ctx context.Context, f audit.Finding) {
 		n.logger.ErrorContext(ctx, "a socket of no row of the network contract", "protocol", f.Protocol, "local", f.Local, "remote", f.Remote, "finding", f.Sentence)
 	})
 	n.metrics.Gauge("portcullis_network_undeclared_sockets", "Listeners and connections of this process that no row of the network contract declares.",
 		func() float64 { return float64(n.audit.Findings()) })
+	n.metrics.Counter("portcullis_network_refused_connections_total", "Connections to ports of no row that network.enforce refused, or would refuse when it is audit.",
+		func() float64 { return float64(n.enforce.Refused()) })
 }
 
 // localAudit looks now, for `portcullis network audit`.
@@ -87,5 +103,5 @@ func (n *Node) localAudit(w http.ResponseWriter, _ *http.Request) error {
 	if err != nil {
 		return err
 	}
-	return web.JSON(w, http.StatusOK, report)
+	return web.JSON(w, http.StatusOK, networkReport{hostName(), report, n.enforce.Status(), n.firewall.Look()})
 }

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +27,7 @@ type provider struct {
 	header map[string]any // of the ID token, beside alg and kid
 	claims map[string]any // changes of the ID token
 	forged bool           // signed with a key that is not published
+	asked  atomic.Bool    // for its discovery document
 }
 
 func newProvider(t *testing.T) *provider {
@@ -33,6 +35,7 @@ func newProvider(t *testing.T) *provider {
 	p.rotate("k1")
 	mux := http.NewServeMux()
 	mux.HandleFunc("/.well-known/openid-configuration", func(w http.ResponseWriter, r *http.Request) {
+		p.asked.Store(true)
 		_ = json.NewEncoder(w).Encode(map[string]any{"issuer": p.URL, "authorization_endpoint": p.URL + "/authorize", "token_endpoint": p.URL + "/token",
 			"jwks_uri": p.URL + "/jwks", "userinfo_endpoint": p.URL + "/userinfo", "id_token_signing_alg_values_supported": []string{"RS256", "HS256", "none"},
 			"authorization_response_iss_parameter_supported": true})

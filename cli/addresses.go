@@ -11,11 +11,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/portcullis-id/portcullis/client"
 	"github.com/portcullis-id/portcullis/netcontract"
 )
 
 type networkAddressesCmd struct {
+	local
 	output
+	Live    bool   `help:"Ask the node on this host: its depot, mail server, collector and identity providers too, the depot's signed list, and the host's firewall."`
 	Profile string `default:"portcullis" help:"portcullis, or psaas for the published list of the PSaaS Appliance."`
 	DNS     string `placeholder:"ADDRESS" help:"Name server to ask, with a port if it is not 53; the host's own when it is left out."`
 }
@@ -25,7 +28,14 @@ func (networkAddressesCmd) Help() string {
 published with: a firewall that allows addresses breaks an update when a host has moved. Exit code 1 means
 that a host has, or that a name does not resolve.
 
+With --live the node on this host answers, as it sees the network: also for the hosts of its configuration and
+of the connections that exist; with the depot's signed list (network.depot_key), which tells of addresses ahead of
+a change; and with what the host's firewall blocks, each with the rule to add. A node looks by itself every 15
+minutes: what is new is a warning in its log, counts in portcullis_network_address_findings, and stands in the
+detail of the health check network. docs/enforcement.md says more.
+
 Examples:
+  portcullis network addresses --live --data /var/lib/portcullis
   portcullis network addresses --profile psaas
   portcullis network addresses --profile psaas --dns 10.0.0.53`
 }
@@ -45,6 +55,9 @@ type hostAddresses struct {
 const lookupTime = 5 * time.Second
 
 func (c *networkAddressesCmd) Run(ctx context.Context, std IO) error {
+	if c.Live {
+		return c.live(ctx, std)
+	}
 	profile, err := netcontract.ParseProfile(c.Profile)
 	if err != nil {
 		return usageError(err.Error())
@@ -88,6 +101,48 @@ func (c *networkAddressesCmd) Run(ctx context.Context, std IO) error {
 		bad = bad || h.Error != "" || len(h.Gained)+len(h.Gone) > 0
 	}
 	if err == nil && bad {
+		err = silentExit(ExitFailed)
+	}
+	return err
+}
+
+// live asks the node.
+func (c *networkAddressesCmd) live(ctx context.Context, std IO) error {
+	if c.DNS != "" {
+		return usageError("--dns is for a look without the node; leave --live or --dns out")
+	}
+	a, err := client.NewLocal(c.Data).Addresses(ctx)
+	if err != nil {
+		return err
+	}
+	found := 0
+	for _, h := range a.Hosts {
+		found += len(h.Findings)
+	}
+	err = c.print(std.Out, a, func(w io.Writer) {
+		if len(a.Hosts) == 0 {
+			fmt.Fprintln(w, "nobody outside is named: no depot, no mail server, no collector of traces, no identity provider")
+		}
+		for _, h := range a.Hosts {
+			who := fmt.Sprintf("%s (row %s)", h.Host, strings.Join(h.Rows, ", "))
+			if len(h.Findings) == 0 {
+				fmt.Fprintf(w, "ok\t%s\t%s\n", who, list(h.Now))
+			}
+			for _, f := range h.Findings {
+				fmt.Fprintf(w, "%s\t%s\t%s\n", strings.ToUpper(f.Kind), who, f.Sentence)
+				if f.Rule != "" {
+					fmt.Fprintf(w, "\t\t  rule: %s\n", f.Rule)
+				}
+			}
+		}
+		if a.List > 0 {
+			fmt.Fprintf(w, "the depot's signed list has version %d\n", a.List)
+		}
+		if a.Note != "" {
+			fmt.Fprintln(w, a.Note)
+		}
+	})
+	if err == nil && found > 0 {
 		err = silentExit(ExitFailed)
 	}
 	return err

@@ -43,6 +43,7 @@ type commands struct {
 	Network   networkCmd   `cmd:"" help:"Show the network contract."`
 	Cluster   clusterCmd   `cmd:"" help:"Make a cluster of nodes, and look after it."`
 	Join      joinCmd      `cmd:"" help:"Make this host a node of a cluster."`
+	Depot     depotCmd     `cmd:"" help:"Publish what nodes fetch from a depot."`
 	Keys      keysCmd      `cmd:"" help:"Work with the keys of a node."`
 	Store     storeCmd     `cmd:"" help:"Work with a node's database."`
 	Ratelimit ratelimitCmd `cmd:"" help:"Show and change how often things may happen."`

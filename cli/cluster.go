@@ -297,7 +297,8 @@ func (c *clusterActivateCmd) Run(ctx context.Context, std IO) error {
 type clusterRebootCmd struct{ onNode }
 
 func (clusterRebootCmd) Help() string {
-	return `The node drains, ends, and its program starts again in its place. The host itself is not touched.
+	return `The node drains, ends, and its program starts again in its place; where network.enforce is on, its supervisor has to
+start it (exit code 75). The host itself is not touched.
 
 Example:
   portcullis cluster reboot node2`

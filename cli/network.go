@@ -15,7 +15,7 @@ import (
 
 type networkCmd struct {
 	Contract  networkContractCmd  `cmd:"" help:"Print every port, direction and host of the appliance."`
-	Audit     networkAuditCmd     `cmd:"" help:"Compare the sockets of the node on this host with the contract."`
+	Audit     networkAuditCmd     `cmd:"" help:"Compare the node on this host, and the host's firewall, with the contract."`
 	Addresses networkAddressesCmd `cmd:"" help:"Compare what the contract's outside hosts lead to now with what is published."`
 	Diff      networkDiffCmd      `cmd:"" help:"Compare two profiles of the contract, or a contract that was saved as JSON."`
 	Render    networkRenderCmd    `cmd:"" help:"Write the firewall of a node: nftables, iptables, firewalld, ufw, clouds, Kubernetes, documents."`
@@ -71,9 +71,14 @@ type networkAuditCmd struct {
 }
 
 func (networkAuditCmd) Help() string {
-	return `A node does this by itself every minute: a socket of no row is an error in its log, the metric
-portcullis_network_undeclared_sockets and the answer of the health check network. Exit code 1 means that
-there is one.
+	return `Shows four things: the node's own sockets; what the kernel holds it to (network.enforce); what was refused;
+and how the host's live firewall (nftables, iptables of both kinds, ufw, firewalld, Docker's rules) differs from
+the contract, with the command that mends it.
+
+A node does this by itself every minute: a socket of no row, or a difference of the firewall, is an error in its
+log, in the metrics portcullis_network_undeclared_sockets and portcullis_network_firewall_findings, and the
+answer of the health check network. Reading the firewall wants CAP_NET_ADMIN; without it the node says so. Exit
+code 1 means that there is a finding. docs/enforcement.md says more.
 
 Example:
   portcullis network audit --data /var/lib/portcullis`
@@ -89,8 +94,24 @@ func (c *networkAuditCmd) Run(ctx context.Context, std IO) error {
 		for _, f := range a.Findings {
 			fmt.Fprintln(w, f.Sentence)
 		}
+		fmt.Fprintln(w, a.Enforcement.Sentence)
+		for _, r := range a.Enforcement.Refused {
+			fmt.Fprintln(w, r.Sentence)
+		}
+		if a.Firewall.Firewall != "" {
+			fmt.Fprintf(w, "the host's firewall is %s: %s from the contract\n", a.Firewall.Firewall, count(len(a.Firewall.Findings), "difference"))
+		}
+		for _, d := range a.Firewall.Findings {
+			fmt.Fprintln(w, d.Sentence)
+			if d.Remedy != "" {
+				fmt.Fprintln(w, "  remedy: "+d.Remedy)
+			}
+		}
+		if a.Firewall.Note != "" {
+			fmt.Fprintln(w, a.Firewall.Note)
+		}
 	})
-	if err == nil && len(a.Findings) > 0 {
+	if err == nil && len(a.Findings)+len(a.Firewall.Findings) > 0 {
 		err = silentExit(ExitFailed)
 	}
 	return err

@@ -57,6 +57,10 @@ func lookup(env []string, name string) string {
 	return ""
 }
 
+// exitRestart is how a node ends that its supervisor is to start again (EX_TEMPFAIL
+// of sysexits).
+const exitRestart = 75
+
 type startCmd struct {
 	source
 	again []string // the command line that starts the node again; nil means this one
@@ -94,6 +98,9 @@ func (c *startCmd) Run(ctx context.Context, std IO) error {
 	if errors.Is(err, appliance.ErrRestart) {
 		// The same process, so that a supervisor sees no end; the program may be a newer one.
 		_ = node.Close() // Run has closed it
+		if node.Held() {
+			return exitError{errors.New("the node is to start again, and the kernel's rules of network.enforce would stay with it: its supervisor has to start it (exit code 75)"), exitRestart}
+		}
 		args := os.Args
 		if c.again != nil {
 			args = append(os.Args[:1:1], c.again...)

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -91,6 +92,7 @@ func (l *Local) Status(ctx context.Context) (Status, error) {
 
 // Audit is what a node's sockets are against the network contract.
 type Audit struct {
+	Node      string    `json:"node"`
 	At        time.Time `json:"at"`
 	Listeners int       `json:"listeners"`
 	Outgoing  int       `json:"outgoing"`
@@ -100,12 +102,83 @@ type Audit struct {
 		Remote   string `json:"remote,omitempty"`
 		Sentence string `json:"sentence"`
 	} `json:"findings"`
+	Enforcement Enforcement `json:"enforcement"`
+	Firewall    Firewall    `json:"firewall"`
+}
+
+// Firewall is the firewall of a node's host against the network contract.
+type Firewall struct {
+	At       time.Time `json:"at"`
+	Firewall string    `json:"firewall"` // nftables, iptables, firewalld, ufw or none; "" when it could not be read
+	Docker   bool      `json:"docker"`
+	Note     string    `json:"note,omitempty"`
+	Findings []struct {
+		Kind     string `json:"kind"` // blocked, open, published, wide or diverted
+		Row      string `json:"row,omitempty"`
+		Protocol string `json:"protocol"`
+		Ports    string `json:"ports"`
+		Families string `json:"families"`
+		Peer     string `json:"peer,omitempty"`
+		By       string `json:"by,omitempty"`
+		To       string `json:"to,omitempty"`
+		Sentence string `json:"sentence"`
+		Remedy   string `json:"remedy,omitempty"`
+	} `json:"findings"`
+}
+
+// Enforcement is how the kernel holds a node to the network contract.
+type Enforcement struct {
+	Mode     string `json:"mode"` // off, audit or on
+	ABI      int    `json:"landlock_abi"`
+	Holds    bool   `json:"holds"`
+	Sentence string `json:"sentence"`
+	Bind     []int  `json:"bind"`
+	Connect  []int  `json:"connect"`
+	Refused  []struct {
+		Row      string `json:"row"`
+		Remote   string `json:"remote"`
+		Port     int    `json:"port"`
+		Sentence string `json:"sentence"`
+	} `json:"refused"`
 }
 
 // Audit lets the node look at its own sockets now.
 func (l *Local) Audit(ctx context.Context) (Audit, error) {
 	var a Audit
 	return a, l.do(ctx, http.MethodGet, LocalHost, "/network-audit", "", nil, &a)
+}
+
+// Addresses is where the outside hosts of the network contract are, seen from a node.
+type Addresses struct {
+	Node  string    `json:"node"`
+	At    time.Time `json:"at"`
+	List  int64     `json:"list"` // version of the depot's signed list, 0 for none
+	Note  string    `json:"note,omitempty"`
+	Hosts []struct {
+		Host      string       `json:"host"`
+		Rows      []string     `json:"rows"`
+		Published []netip.Addr `json:"published"`
+		Now       []netip.Addr `json:"now"`
+		Ahead     []struct {
+			Address    netip.Addr `json:"address"`
+			ValidFrom  time.Time  `json:"valid_from,omitzero"`
+			ValidUntil time.Time  `json:"valid_until,omitzero"`
+		} `json:"ahead"`
+		Findings []struct {
+			Kind     string     `json:"kind"` // blocked, moved, ahead, gone, unresolved or list
+			Host     string     `json:"host"`
+			Address  netip.Addr `json:"address,omitzero"`
+			From     time.Time  `json:"from,omitzero"`
+			Sentence string     `json:"sentence"`
+			Rule     string     `json:"rule,omitempty"`
+		} `json:"findings"`
+	} `json:"hosts"`
+}
+
+// Addresses lets the node ask now where the outside hosts are.
+func (l *Local) Addresses(ctx context.Context) (Addresses, error) {
+	var a Addresses
+	return a, l.do(ctx, http.MethodGet, LocalHost, "/network-addresses", "", nil, &a)
 }
 
 // SocialHosts lists the outside hosts of the connections that exist: the peers of

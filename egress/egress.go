@@ -45,6 +45,9 @@ type Config struct {
 	MaxBody int64
 	// Roots are the certificate authorities to trust; nil means the host's.
 	Roots *x509.CertPool
+	// Dialling, when it is set, is told of each connection before it is made, with the
+	// row that it is for; network is tcp4, tcp6, udp4 or udp6.
+	Dialling func(row netcontract.RowID, network string, to netip.AddrPort)
 }
 
 // Resolver finds the addresses of a name. *net.Resolver is one.
@@ -346,12 +349,12 @@ func (d *Dialer) dial(ctx context.Context, row netcontract.Row, network, address
 	if err := d.checkPort(row, proto, t, more); err != nil {
 		return nil, err
 	}
-	return d.connect(ctx, network, t, d.trusts(t, more))
+	return d.connect(ctx, row.ID, network, t, d.trusts(t, more))
 }
 
 // connect resolves, judges and dials. Only addresses are dialled, never names, so
 // that what was judged is what is reached.
-func (d *Dialer) connect(ctx context.Context, network string, t target, trusted bool) (net.Conn, error) {
+func (d *Dialer) connect(ctx context.Context, row netcontract.RowID, network string, t target, trusted bool) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.ConnectTimeout)
 	defer cancel()
 	addrs := []netip.Addr{t.addr}
@@ -374,11 +377,14 @@ func (d *Dialer) connect(ctx context.Context, network string, t target, trusted 
 			}
 			continue
 		}
-		c, err := d.connectAddr(ctx, network, netip.AddrPortFrom(a, uint16(t.port)), trusted, len(addrs)-i) // #nosec G115 -- parseTarget's callers hold ports to 1 to 65535
+		c, err := d.connectAddr(ctx, row, network, netip.AddrPortFrom(a, uint16(t.port)), trusted, len(addrs)-i) // #nosec G115 -- parseTarget's callers hold ports to 1 to 65535
 		if err == nil {
 			return c, nil
 		}
 		last = problem.Wrap(problem.Unavailable, "connection_failed", err, "no connection to %s", t.name())
+		if errors.Is(err, syscall.EACCES) {
+			last = problem.Wrap(problem.Unavailable, "connection_refused_here", err, "no connection to %s: this host's kernel refuses port %d to this process (network.enforce, or another security module)", t.name(), t.port)
+		}
 		if ctx.Err() != nil {
 			break
 		}
@@ -398,7 +404,7 @@ func (t target) name() string {
 
 // connectAddr gives an address its share of the time that is left. The check at
 // the socket repeats the one before it, where nothing can come in between.
-func (d *Dialer) connectAddr(ctx context.Context, network string, ap netip.AddrPort, trusted bool, left int) (net.Conn, error) {
+func (d *Dialer) connectAddr(ctx context.Context, row netcontract.RowID, network string, ap netip.AddrPort, trusted bool, left int) (net.Conn, error) {
 	if deadline, ok := ctx.Deadline(); ok && left > 1 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Until(deadline)/time.Duration(left))
@@ -406,7 +412,7 @@ func (d *Dialer) connectAddr(ctx context.Context, network string, ap netip.AddrP
 	}
 	nd := net.Dialer{
 		KeepAlive: 30 * time.Second,
-		Control: func(_, address string, _ syscall.RawConn) error {
+		Control: func(network, address string, _ syscall.RawConn) error {
 			at, err := netip.ParseAddrPort(address)
 			if err != nil {
 				return refused("the address %q cannot be read", address)
@@ -414,9 +420,13 @@ func (d *Dialer) connectAddr(ctx context.Context, network string, ap netip.AddrP
 			if reason := d.refusal(at.Addr().Unmap(), trusted); reason != "" {
 				return refused("the address %s is not allowed: it is %s", at.Addr(), reason)
 			}
+			if d.cfg.Dialling != nil {
+				d.cfg.Dialling(row, network, at)
+			}
 			return nil
 		},
 	}
+	nd.SetMultipathTCP(false) // Landlock's network rules do not see it
 	return nd.DialContext(ctx, network, ap.String())
 }
 

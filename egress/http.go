@@ -56,7 +56,7 @@ func (d *Dialer) Client(id netcontract.RowID, opts Options) *http.Client {
 		return d.dial(ctx, g.row, network, address, g.more)
 	})
 	if d.proxy != nil {
-		g.proxied = d.transport(d.dialProxy)
+		g.proxied = d.transport(func(ctx context.Context, network, _ string) (net.Conn, error) { return d.dialProxy(ctx, id, network) })
 		g.proxied.Proxy = http.ProxyURL(d.proxy)
 	}
 	return &http.Client{
@@ -93,7 +93,7 @@ func (d *Dialer) transport(dial func(ctx context.Context, network, address strin
 }
 
 // dialProxy reaches the proxy, which the operator named, wherever it lives.
-func (d *Dialer) dialProxy(ctx context.Context, network, _ string) (net.Conn, error) {
+func (d *Dialer) dialProxy(ctx context.Context, row netcontract.RowID, network string) (net.Conn, error) {
 	port := d.proxy.Port()
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[d.proxy.Scheme]
@@ -106,7 +106,7 @@ func (d *Dialer) dialProxy(ctx context.Context, network, _ string) (net.Conn, er
 	if err != nil {
 		return nil, err
 	}
-	return d.connect(ctx, network, t, true)
+	return d.connect(ctx, row, network, t, true)
 }
 
 // guard judges each request before a transport sees it, pooled connections

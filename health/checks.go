@@ -41,9 +41,17 @@ func Services(status func(ctx context.Context) map[string]error) Check {
 
 // Network fails when a node of the cluster does not answer a ping, or when
 // undeclared names a socket of this process that no row of the contract declares.
-// peers gives the other nodes' addresses; a single node has none, and is fine.
-func Network(peers func(ctx context.Context) []string, ping func(ctx context.Context, address string) error, undeclared func() string) Check {
-	return Check{Name: NameNetwork, Run: func(ctx context.Context) Result {
+// peers gives the other nodes' addresses; a single node has none, and is fine. notes
+// are sentences that the detail adds and that are no failure; empty ones say nothing.
+func Network(peers func(ctx context.Context) []string, ping func(ctx context.Context, address string) error, undeclared func() string, notes ...func() string) Check {
+	return Check{Name: NameNetwork, Run: func(ctx context.Context) (r Result) {
+		defer func() {
+			for _, note := range notes {
+				if s := note(); s != "" {
+					r.Message += ". " + s
+				}
+			}
+		}()
 		if found := undeclared(); found != "" {
 			return Result{Value: 1, Unit: "undeclared", Message: found}
 		}
@@ -62,7 +70,7 @@ func Network(peers func(ctx context.Context) []string, ping func(ctx context.Con
 		}
 		wg.Wait()
 		silent = slices.DeleteFunc(silent, func(s string) bool { return s == "" })
-		r := Result{OK: len(silent) == 0, Value: float64(len(silent)), Unit: "nodes silent", Message: fmt.Sprintf("all %d other nodes answer", len(nodes))}
+		r = Result{OK: len(silent) == 0, Value: float64(len(silent)), Unit: "nodes silent", Message: fmt.Sprintf("all %d other nodes answer", len(nodes))}
 		if !r.OK {
 			r.Message = "no answer from " + strings.Join(silent, "; ")
 		}

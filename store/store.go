@@ -41,6 +41,14 @@ type Options struct {
 	Now    func() time.Time
 }
 
+// Ports are the TCP ports that Open connects to; none for an embedded database.
+func Ports(dsn string) []int {
+	if strings.HasPrefix(dsn, "postgres://") || strings.HasPrefix(dsn, "postgresql://") {
+		return postgres.Ports(dsn)
+	}
+	return nil
+}
+
 // Open opens "sqlite:FILE" or "postgres://…" and brings its schema up to date. It
 // fails with problem.Unavailable and a sentence for the operator when the
 // database is of a newer schema, held by another node, damaged, or sealed with

@@ -70,6 +70,7 @@ func TestRenderedFirewallsHold(t *testing.T) {
 					t.Errorf("%s may call %s of a stranger", to, sets(got))
 				}
 			}
+			noDrift(t, l, f.format, nodes)
 		})
 	}
 }
@@ -190,7 +191,10 @@ func loadUFW(t *testing.T, l *lab.Lab, dir string) {
 	// The command has a view of the file system of its own: what is mounted there, the
 	// machine does not see.
 	script := fmt.Sprintf("set -e\nmount --bind %[1]s/etc-ufw /etc/ufw\nmount --bind %[1]s/etc-default /etc/default\nmount --bind %[1]s/lib-ufw /lib/ufw\nsh %[2]s/portcullis-ufw.sh\n", etc, dir)
-	l.Host("node1").Run("unshare", "--mount", "--propagation", "private", "sh", "-c", script)
+	// Without the lab's own bound: ufw takes a moment for each of its rules.
+	if out, err := l.Host("node1").Command(t.Context(), "unshare", "--mount", "--propagation", "private", "sh", "-c", script).CombinedOutput(); err != nil {
+		t.Fatalf("ufw: %v: %s", err, out)
+	}
 	copyTables(l)
 }
 

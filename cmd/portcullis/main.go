@@ -1,3 +1,6 @@
+// Landlock's network rules, which network.enforce uses, do not see Multipath TCP.
+//go:debug multipathtcp=0
+
 // Command portcullis is the whole appliance: node and command line in one binary.
 package main
 

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,6 +42,26 @@ type DB struct {
 	where  string
 }
 
+// Ports are the TCP ports that Open would connect to, of all hosts that the DSN
+// names; none for a local socket or a DSN that is not valid.
+func Ports(dsn string) []int {
+	cfg, err := pgconn.ParseConfig(dsn)
+	if err != nil {
+		return nil
+	}
+	var ports []int
+	take := func(host string, port uint16) {
+		if !strings.HasPrefix(host, "/") && !slices.Contains(ports, int(port)) {
+			ports = append(ports, int(port))
+		}
+	}
+	take(cfg.Host, cfg.Port)
+	for _, f := range cfg.Fallbacks {
+		take(f.Host, f.Port)
+	}
+	return ports
+}
+
 // Open connects and brings the schema up to date, under a lock that other nodes
 // wait for.
 func Open(ctx context.Context, dsn string, sealer *seal.Sealer, now func() time.Time) (*DB, error) {
@@ -56,6 +78,9 @@ func Open(ctx context.Context, dsn string, sealer *seal.Sealer, now func() time.
 	if _, ok := cfg.ConnConfig.RuntimeParams["statement_timeout"]; !ok {
 		cfg.ConnConfig.RuntimeParams["statement_timeout"] = "30000"
 	}
+	dialer := &net.Dialer{KeepAlive: 5 * time.Minute}
+	dialer.SetMultipathTCP(false) // Landlock's network rules do not see it
+	cfg.ConnConfig.DialFunc = dialer.DialContext
 	where := fmt.Sprintf("%s on %s:%d", cfg.ConnConfig.Database, cfg.ConnConfig.Host, cfg.ConnConfig.Port)
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {

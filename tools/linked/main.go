@@ -39,10 +39,12 @@ var apart = map[string]string{
 	"modernc.org/memory/LICENSE-LOGO": "a picture on the module's page",
 }
 
-// told are licence files whose text the classifier does not know, with the first
-// line that they have to have and the SPDX identifier.
+// told are licence files whose text the classifier does not know, or that leave the
+// choice between licences, with the first line that they have to have and the SPDX
+// identifier of the one that is taken.
 var told = map[string][2]string{
-	"modernc.org/sqlite/LICENSE-SQLITE": {"SQLite Is Public Domain", "blessing"},
+	"modernc.org/sqlite/LICENSE-SQLITE":                     {"SQLite Is Public Domain", "blessing"},
+	"kernel.org/pub/linux/libs/security/libcap/psx/License": {"/* SPDX-License-Identifier: BSD-3-Clause OR GPL-2.0-only */", "BSD-3-Clause"},
 }
 
 type module struct {
