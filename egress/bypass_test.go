@@ -61,6 +61,7 @@ var mayDial = map[string]string{
 	"appliance/serve.go:listenLocal":   "the socket in the data folder: no port",
 	"control/server.go:Join":           "the row control: it runs at the command line, before there is a node, and calls the addresses in the operator's token over pinned TLS",
 	"control/peer.go:client":           "the row control: its DialContext is the dialer that appliance hands in",
+	"ratelimit/peer.go:line":           "the row rate-limit: its DialContext is the dialer that appliance hands in",
 	"enforce/enforce.go:prove":         "it binds a port that was given up, without listening, to see that the kernel refuses",
 	"health/checks.go:ping":            "the row icmp: it sends an echo to nodes of the cluster, and connects nothing",
 	"upstream/upstream.go:verify":      "the row social: the key set fetches with the dialer's client, out of its context",
