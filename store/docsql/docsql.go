@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -16,6 +15,7 @@ import (
 	"github.com/tidwall/sjson"
 
 	"github.com/portcullis-id/portcullis/problem"
+	"github.com/portcullis-id/portcullis/search"
 	"github.com/portcullis-id/portcullis/store/seal"
 	"github.com/portcullis-id/portcullis/tenant"
 )
@@ -32,8 +32,9 @@ type Dialect interface {
 	// DocParam is the bind parameter p as a document.
 	DocParam(p string) string
 	// JSONMatch is a condition: cond holds for the value at a path, or for one of the
-	// values when arrays lie on the path. cond is given the value as lower-case text,
-	// and as a number that is NULL for other values. Names are bound, not pasted.
+	// values when arrays lie on the path. cond is given the value as lower-case text
+	// that is NULL for objects, arrays and null, and as a number that is NULL for all
+	// that is none. Names are bound, not pasted.
 	JSONMatch(path []string, bind func(any) string, cond func(text, number string) string) string
 	// JSONExists is a condition: the path leads to something that is not null.
 	JSONExists(path []string, bind func(any) string) string
@@ -54,6 +55,7 @@ type SQL struct {
 type kind struct {
 	tenant.Collection
 	columns                      map[string]tenant.Column
+	schema                       search.Schema
 	get, insert, replace, delete string
 }
 
@@ -61,7 +63,7 @@ type kind struct {
 func New(d Dialect, collections []tenant.Collection) *SQL {
 	s := &SQL{d: d, kinds: map[tenant.Kind]*kind{}}
 	for _, c := range collections {
-		k := &kind{Collection: c, columns: map[string]tenant.Column{}}
+		k := &kind{Collection: c, columns: map[string]tenant.Column{}, schema: c.Schema()}
 		names, params, sets := []string{"tenant", "id", "version", "doc"}, []string{d.Placeholder(1), d.Placeholder(2), "1", d.DocParam(d.Placeholder(3))}, []string{"version = version + 1", "doc = " + d.DocParam(d.Placeholder(1))}
 		for i, col := range c.Columns {
 			k.columns[col.Name] = col
@@ -87,7 +89,7 @@ func errNotText() error {
 	return problem.New(problem.Invalid, "invalid_text", "a text is not UTF-8, or has a NUL character")
 }
 
-func storable(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
+func storable(s string) bool { return search.Storable(s) }
 
 // storableDoc looks for what PostgreSQL's jsonb refuses: text that is not UTF-8,
 // and NUL, which JSON writes as an escape of its own.
@@ -218,33 +220,9 @@ func (s *Session) open(kd *kind, id string, doc []byte) ([]byte, error) {
 func (kd *kind) values(doc []byte) []any {
 	out := make([]any, len(kd.Columns))
 	for i, c := range kd.Columns {
-		out[i] = columnValue(c, gjson.GetBytes(doc, c.Path))
+		out[i] = c.Value(doc)
 	}
 	return out
-}
-
-func columnValue(c tenant.Column, v gjson.Result) any {
-	if !v.Exists() || v.Type == gjson.Null {
-		return nil
-	}
-	switch c.Type {
-	case tenant.Folded:
-		return strings.ToLower(v.String())
-	case tenant.Integer:
-		return v.Int()
-	case tenant.Boolean:
-		if v.Bool() {
-			return int64(1)
-		}
-		return int64(0)
-	case tenant.Time:
-		t, err := time.Parse(time.RFC3339, v.String())
-		if err != nil {
-			return nil
-		}
-		return t.UnixMilli()
-	}
-	return v.String()
 }
 
 // Insert implements tenant.Tx.
@@ -556,11 +534,11 @@ func (b *builder) where(tenantID string, q tenant.Query) (string, error) {
 		parts = append(parts, quote(col.Name)+" "+ops[c.Op]+" "+b.bind(v))
 	}
 	if q.Search != nil && q.Search.Root != nil {
-		cond, err := b.search(q.Search.Root)
+		cond, err := search.Resolve(q.Search, b.kd.schema)
 		if err != nil {
 			return "", err
 		}
-		parts = append(parts, cond)
+		parts = append(parts, b.search(cond))
 	}
 	return strings.Join(parts, " AND "), nil
 }
@@ -587,9 +565,4 @@ func bindValue(col tenant.Column, v any) (any, error) {
 		return x.UnixMilli(), nil
 	}
 	return nil, fmt.Errorf("condition on %s: %T does not fit the column", col.Name, v)
-}
-
-func number(s string) (int64, bool) {
-	n, err := strconv.ParseInt(s, 10, 64)
-	return n, err == nil
 }
