@@ -94,6 +94,10 @@ func public(err error) error {
 	return p
 }
 
+// Index makes each write of a searchable document leave an entry in
+// tenant.KindSearchQueue. Without it nothing is written there.
+func (s *Store) Index() { s.SQL().Index() }
+
 // Changes reads what was written since, in kinds that other nodes keep in their
 // caches, over all tenants: at most limit changes.
 func (s *Store) Changes(ctx context.Context, since time.Time, limit int) (changes []tenant.Invalidation, err error) {

@@ -1,6 +1,7 @@
 package tenant
 
 import (
+	"hash/fnv"
 	"strings"
 	"time"
 
@@ -26,6 +27,33 @@ func (c Collection) Schema() search.Schema {
 		s.Columns["user_id"] = search.Column{Name: "id"}
 	}
 	return s
+}
+
+// Searchable are the kinds that a search engine may hold an index of.
+func Searchable() []Kind { return []Kind{KindUser, KindLog} }
+
+// SearchParts is how many parts the queue of a search index has; all of a tenant is
+// in one.
+const SearchParts = 64
+
+// SearchPart is the part of a tenant, from 0.
+func SearchPart(tenantID string) int {
+	h := fnv.New32a()
+	h.Write([]byte(tenantID))
+	return int(h.Sum32() % SearchParts)
+}
+
+// Indexing is an entry of the queue: the document was written, or is gone. Which
+// one is seen when it is indexed.
+type Indexing struct {
+	Part      string    `json:"part"` // SearchPart in decimal
+	Tenant    string    `json:"tenant"`
+	Kind      Kind      `json:"kind"`
+	ID        string    `json:"id"`
+	At        time.Time `json:"at"`     // when it was written
+	DueAt     time.Time `json:"due_at"` // not before
+	Tries     int       `json:"tries"`  // that the search engine refused
+	LastError string    `json:"last_error,omitempty"`
 }
 
 // Value takes the column out of a document: a string, an int64, or nil where there

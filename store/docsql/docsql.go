@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -50,6 +53,8 @@ type Querier interface {
 type SQL struct {
 	d     Dialect
 	kinds map[tenant.Kind]*kind
+
+	indexed atomic.Bool // of Index
 }
 
 type kind struct {
@@ -118,6 +123,26 @@ func (s *SQL) kind(k tenant.Kind) (*kind, error) {
 		return kd, nil
 	}
 	return nil, fmt.Errorf("no kind %q is declared", k)
+}
+
+// Index makes each write of a searchable document leave an entry in the queue of
+// the search index, in the same transaction.
+func (s *SQL) Index() { s.indexed.Store(true) }
+
+// enqueue notes that a document was written. The entry belongs to the authority:
+// it outlives the tenant, whose documents have to leave the index too.
+func (s *Session) enqueue(k tenant.Kind, id string) error {
+	if !s.SQL.indexed.Load() || !slices.Contains(tenant.Searchable(), k) {
+		return nil
+	}
+	doc, err := json.Marshal(tenant.Indexing{Part: strconv.Itoa(tenant.SearchPart(s.Tenant)), Tenant: s.Tenant, Kind: k, ID: id, At: s.At, DueAt: s.At})
+	if err != nil {
+		return fmt.Errorf("encode an entry of the search queue: %w", err)
+	}
+	own := *s
+	own.Tenant = tenant.Authority
+	// The ids are in the order of time, so that the queue is read along its key.
+	return own.Insert(tenant.KindSearchQueue, fmt.Sprintf("%012x-%s", s.At.UnixMilli(), tenant.RandomString(12)), doc)
 }
 
 // Session runs the statements of one tenant on a connection.
@@ -247,7 +272,7 @@ func (s *Session) Insert(k tenant.Kind, id string, doc []byte) error {
 		return fmt.Errorf("insert %s: %w", k, err)
 	}
 	if n, err := res.RowsAffected(); err != nil || n == 1 {
-		return err
+		return errors.Join(err, s.enqueue(k, id))
 	}
 	// Nothing was inserted: either the id is taken, or one of the unique sets.
 	var version int64
@@ -332,7 +357,7 @@ func (s *Session) Replace(k tenant.Kind, rec tenant.Record) error {
 		return fmt.Errorf("replace %s: %w", k, err)
 	}
 	if n, err := res.RowsAffected(); err != nil || n == 1 {
-		return err
+		return errors.Join(err, s.enqueue(k, rec.ID))
 	}
 	var version int64
 	var old []byte
@@ -359,8 +384,10 @@ func (s *Session) Delete(k tenant.Kind, id string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("delete %s: %w", k, err)
 	}
-	n, err := res.RowsAffected()
-	return n > 0, err
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return false, err
+	}
+	return true, s.enqueue(k, id)
 }
 
 // DeleteWhere implements tenant.Tx.
@@ -380,12 +407,46 @@ func (s *Session) DeleteWhere(k tenant.Kind, where []tenant.Cond) (int, error) {
 	if b.notText {
 		return 0, errNotText()
 	}
+	if s.SQL.indexed.Load() && slices.Contains(tenant.Searchable(), k) {
+		return s.deleteEach(k, cond, b.args)
+	}
 	res, err := s.Q.ExecContext(s.Ctx, "DELETE FROM "+quote(string(k))+" WHERE "+cond, b.args...)
 	if err != nil {
 		return 0, fmt.Errorf("delete %s: %w", k, err)
 	}
 	n, err := res.RowsAffected()
 	return int(n), err
+}
+
+// deleteEach deletes what the search index has to forget too.
+func (s *Session) deleteEach(k tenant.Kind, cond string, args []any) (n int, err error) {
+	rows, err := s.Q.QueryContext(s.Ctx, "SELECT id FROM "+quote(string(k))+" WHERE "+cond, args...)
+	if err != nil {
+		return 0, fmt.Errorf("delete %s: %w", k, err)
+	}
+	defer rows.Close()
+	var ids []string
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return 0, fmt.Errorf("delete %s: %w", k, err)
+		}
+		ids = append(ids, id)
+	}
+	if err := rows.Err(); err != nil {
+		return 0, fmt.Errorf("delete %s: %w", k, err)
+	}
+	rows.Close()
+	for _, id := range ids {
+		there, err := s.Delete(k, id)
+		if err != nil {
+			return n, err
+		}
+		if there {
+			n++
+		}
+	}
+	return n, nil
 }
 
 // Find implements tenant.Tx.
