@@ -104,6 +104,10 @@ func (Whole) cond()   {}
 func (Number) cond()  {}
 func (Has) cond()     {}
 
+// MaxPattern bounds a term with wildcards, and a bound of a range of text, in
+// characters: search engines make an automaton of them.
+const MaxPattern = 200
+
 // MaxPath bounds the names of a field with dots between them.
 const MaxPath = 8
 
@@ -133,6 +137,14 @@ func storable(texts ...string) error {
 	return nil
 }
 
+// short holds a text to MaxPattern.
+func short(text string) error {
+	if n := utf8.RuneCountInString(text); n > MaxPattern {
+		return invalid("a term with wildcards or a bound of a range has %d characters; allowed are %d", n, MaxPattern)
+	}
+	return nil
+}
+
 func (s Schema) resolve(n Node) (Cond, error) {
 	switch n := n.(type) {
 	case *And:
@@ -146,6 +158,9 @@ func (s Schema) resolve(n Node) (Cond, error) {
 		return None{inner}, err
 	case *Match:
 		if err := storable(n.Field, n.Text); err != nil {
+			return nil, err
+		}
+		if err := short(n.Text); err != nil && n.Wildcard {
 			return nil, err
 		}
 		if n.Field == "" {
@@ -299,6 +314,11 @@ func (s Schema) between(r *Range) (Cond, error) {
 			b = strings.ToLower(b)
 		}
 		return &b
+	}
+	for _, b := range []string{r.Low, r.High} {
+		if err := short(b); err != nil {
+			return nil, err
+		}
 	}
 	return Between{at, bound(r.Low), bound(r.High), r.LowIn, r.HighIn}, nil
 }
