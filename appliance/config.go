@@ -13,6 +13,7 @@ import (
 	"github.com/portcullis-id/portcullis/config"
 	"github.com/portcullis-id/portcullis/firewall"
 	"github.com/portcullis-id/portcullis/netcontract"
+	"github.com/portcullis-id/portcullis/searchindex"
 	"github.com/portcullis-id/portcullis/signing"
 	"github.com/portcullis-id/portcullis/tenant"
 )
@@ -36,7 +37,10 @@ type Config struct {
 	Passwords     PasswordConfig `yaml:"passwords"`
 	Signing       SigningConfig  `yaml:"signing"`
 	Log           LogConfig      `yaml:"log"`
-	Traces        TracesConfig   `yaml:"traces"`
+
+	Search searchindex.Config `yaml:"search"`
+
+	Traces TracesConfig `yaml:"traces"`
 
 	// Dev is `start --dev`: a local certificate authority, a mailbox that captures
 	// mail, and the setup link on the default tenant's host.
@@ -182,6 +186,7 @@ func Default() Config {
 		Passwords: PasswordConfig{MemoryKiB: 19456, Time: 2},
 		Signing:   SigningConfig{Engine: signing.Go},
 		Log:       LogConfig{Level: "info", Format: "json"},
+		Search:    searchindex.Default(),
 	}
 }
 

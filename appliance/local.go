@@ -26,6 +26,8 @@ func (n *Node) localHandler(main http.Handler) http.Handler {
 	local.Handle("GET /status", web.Handle(n.localStatus, render))
 	local.Handle("GET /social-hosts", web.Handle(n.localSocialHosts, render))
 	local.Handle("GET /network-audit", web.Handle(n.localAudit, render))
+	local.Handle("GET /search", web.Handle(n.localSearch, render))
+	local.Handle("POST /search/rebuild", web.Handle(n.localSearchRebuild, render))
 	local.Handle("POST /token", web.Handle(n.localToken, render))
 	n.localCluster(local, func(h func(http.ResponseWriter, *http.Request) error) http.Handler { return web.Handle(h, render) })
 	// Profiles show addresses and, in a heap, what was in them: the socket's mode

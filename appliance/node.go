@@ -32,6 +32,7 @@ import (
 	"github.com/portcullis-id/portcullis/overload"
 	"github.com/portcullis-id/portcullis/password"
 	"github.com/portcullis-id/portcullis/problem"
+	"github.com/portcullis-id/portcullis/searchindex"
 	"github.com/portcullis-id/portcullis/signing"
 	"github.com/portcullis-id/portcullis/store"
 	"github.com/portcullis-id/portcullis/telemetry"
@@ -85,6 +86,7 @@ type Node struct {
 	gate      *overload.Gate
 	audit     *audit.Watch
 	control   *control.Service        // nil on a single node
+	search    *searchindex.Indexer    // nil where the store searches
 	conns     map[string]*connections // by surface
 	rooms     roster
 
@@ -137,13 +139,17 @@ func (n *Node) Run(ctx context.Context) error {
 	// written and sent on its way.
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	var g errgroup.Group
-	for name, run := range map[string]func(context.Context) error{
+	background := map[string]func(context.Context) error{
 		"tenant logs": n.log.Run, "mail": n.outbox.Run, "purge": n.purge,
 		"integrity":       n.verify,
 		"network audit":   n.audit.Run,
 		"password resets": func(ctx context.Context) error { return n.users.Run(ctx, n.mgmt.Tenants) },
 		"jobs":            func(ctx context.Context) error { return n.mgmt.Run(ctx, n.mgmt.Tenants) },
-	} {
+	}
+	if n.search != nil {
+		background["search index"] = n.search.Run
+	}
+	for name, run := range background {
 		g.Go(n.rooms.watch(name, func() error { return run(work) }))
 	}
 	if n.control != nil {
@@ -232,6 +238,9 @@ func (n *Node) build(ctx context.Context) (err error) {
 	if n.dialer, err = egress.New(egress.Config{AllowedHosts: allowed, Proxy: cfg.Network.Proxy}, n.contract, nil); err != nil {
 		return err
 	}
+	if err := n.buildSearch(ctx); err != nil {
+		return err
+	}
 	workers := cfg.Passwords.Workers
 	if workers == 0 {
 		workers = max(1, processors-1) // a processor is left to everything else
@@ -314,6 +323,11 @@ func (n *Node) purge(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+		}
+		if n.search == nil {
+			if err := n.withoutSearch(ctx); err != nil && ctx.Err() == nil {
+				n.logger.ErrorContext(ctx, "what a search index has left could not be cleared", "error", err)
+			}
 		}
 	}
 }
@@ -515,7 +529,7 @@ func (n *Node) buildHealth() error {
 	if n.control != nil {
 		checks = append(checks, n.clusterCheck())
 	}
-	n.health, err = health.New(health.Config{Key: key, Now: n.opts.Now}, checks...)
+	n.health, err = health.New(health.Config{Key: key, Now: n.opts.Now}, append(checks, n.searchHealth()...)...)
 	return err
 }
 

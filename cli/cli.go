@@ -45,6 +45,7 @@ type commands struct {
 	Join      joinCmd      `cmd:"" help:"Make this host a node of a cluster."`
 	Keys      keysCmd      `cmd:"" help:"Work with the keys of a node."`
 	Store     storeCmd     `cmd:"" help:"Work with a node's database."`
+	Search    searchCmd    `cmd:"" help:"Look at the search index and build it."`
 	Version   versionCmd   `cmd:"" help:"Show the version."`
 }
 

@@ -23,8 +23,15 @@ func (x *Indexer) check(ctx context.Context, g *group) error {
 		if err != nil {
 			return err
 		}
-		if len(indices) != 1 {
+		if len(indices) != 1 || indices[0] != x.index(k, g.number, g.state.Generation) {
 			live = "there is no index of " + string(k)
+			// One that the database knows nothing of is of another time: it was not told of
+			// what was written since.
+			for _, name := range indices {
+				if err := x.engine.do(ctx, http.MethodDelete, "/"+url.PathEscape(name), nil, nil); err != nil && !noIndex(err) {
+					return err
+				}
+			}
 		}
 		if g.state.Build == nil {
 			continue
@@ -217,10 +224,27 @@ func (x *Indexer) tenantAfter(ctx context.Context, g *group, name string) (strin
 	}
 }
 
-// finish lets searches see the new indices, all at one moment, and deletes the old
-// ones.
+// keepOld is how long the indices before stay: queries that were on their way when
+// the new ones took their place still end there.
+const keepOld = 2 * searchTimeout
+
+// clean deletes what is no longer searched.
+func (x *Indexer) clean(ctx context.Context, g *group) error {
+	if len(g.state.Old) == 0 || g.state.BuiltAt == nil || time.Since(*g.state.BuiltAt) < keepOld {
+		return nil
+	}
+	for _, name := range g.state.Old {
+		if err := x.engine.do(ctx, http.MethodDelete, "/"+url.PathEscape(name), nil, nil); err != nil && !noIndex(err) {
+			return err
+		}
+	}
+	return x.held(ctx, g, func(_ tenant.Tx, s *groupState) error { s.Old = nil; return nil })
+}
+
+// finish lets searches see the new indices, all at one moment.
 func (x *Indexer) finish(ctx context.Context, g *group, b build) error {
 	var actions []dsl
+	var olds []string
 	for _, k := range tenant.Searchable() {
 		name := x.index(k, g.number, b.Generation)
 		if err := x.engine.do(ctx, http.MethodPost, "/"+url.PathEscape(name)+"/_refresh", nil, nil); err != nil {
@@ -233,7 +257,8 @@ func (x *Indexer) finish(ctx context.Context, g *group, b build) error {
 		actions = append(actions, dsl{"add": dsl{"index": name, "alias": x.cfg.base(k, g.number)}}, dsl{"remove": dsl{"index": name, "alias": x.cfg.next(k, g.number)}})
 		for _, old := range live {
 			if old != name {
-				actions = append(actions, dsl{"remove_index": dsl{"index": old}})
+				actions = append(actions, dsl{"remove": dsl{"index": old, "alias": x.cfg.base(k, g.number)}})
+				olds = append(olds, old)
 			}
 		}
 	}
@@ -246,7 +271,7 @@ func (x *Indexer) finish(ctx context.Context, g *group, b build) error {
 	}
 	err = x.held(ctx, g, func(tx tenant.Tx, s *groupState) error {
 		now := tx.Now()
-		s.Generation, s.BuiltAt, s.Build, s.Live = b.Generation, &now, nil, true
+		s.Generation, s.BuiltAt, s.Build, s.Live, s.Old = b.Generation, &now, nil, true, olds
 		return nil
 	})
 	if err == nil {

@@ -94,6 +94,6 @@ func settle(t testing.TB, x *Indexer) {
 
 func open(t testing.TB, cfg Config, db *store.Store) (*Docs, *Indexer) {
 	t.Helper()
-	db.Index()
+	db.Index(true)
 	return New(cfg, db, &http.Client{Timeout: 30 * time.Second}, Options{Name: "test"})
 }

@@ -218,9 +218,11 @@ func (x *Indexer) prepare(ctx context.Context, g *group) error {
 		}
 	}
 	if g.state.Wanted != "" && g.state.Build == nil {
-		return x.begin(ctx, g)
+		if err := x.begin(ctx, g); err != nil {
+			return err
+		}
 	}
-	return nil
+	return x.clean(ctx, g)
 }
 
 // queue reads the oldest entries of some groups. For all of them it goes along the

@@ -2,6 +2,8 @@ package searchindex
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -29,6 +31,7 @@ type groupState struct {
 	BuiltAt    *time.Time `json:"built_at,omitempty"`
 	Wanted     string     `json:"wanted,omitempty"` // why a new generation is to be built
 	Build      *build     `json:"build,omitempty"`
+	Old        []string   `json:"old,omitempty"` // indices that are no longer searched
 }
 
 // build is how far a new generation is.
@@ -83,18 +86,85 @@ func (x *Indexer) held(ctx context.Context, g *group, fn func(tx tenant.Tx, s *g
 	return err
 }
 
-// states reads the states of all groups.
+// states reads the states of all groups. Nodes of other settings must not work at
+// the same time: each entry of the queue is there for one index.
 func (x *Indexer) states(ctx context.Context) (map[int]groupState, error) {
-	var ids []string
+	page, err := x.docs.Find(ctx, tenant.Authority, tenant.KindSearchGroup, tenant.Query{})
+	if err != nil {
+		return nil, err
+	}
+	ours := map[string]bool{}
 	for _, g := range x.groups {
-		ids = append(ids, x.cfg.stateID(g.number))
+		ours[x.cfg.stateID(g.number)] = true
 	}
-	all, _, err := tenant.Find[groupState](ctx, x.docs, tenant.Authority, tenant.KindSearchGroup, tenant.Query{Where: []tenant.Cond{{Column: "id", Op: tenant.In, Value: ids}}})
 	out := map[int]groupState{}
-	for _, s := range all {
-		out[s.Group] = *s
+	for _, rec := range page.Records {
+		var s groupState
+		if err := json.Unmarshal(rec.Doc, &s); err != nil {
+			return nil, fmt.Errorf("decode the state of the search index: %w", err)
+		}
+		if ours[rec.ID] {
+			out[s.Group] = s
+			continue
+		}
+		if s.held(time.Now()) {
+			return nil, problem.New(problem.Conflict, "search_settings_differ", "node %s fills the index %s; search.index_prefix and search.groups have to be the same on all nodes", s.Name, rec.ID)
+		}
+		// What is written from now on does not reach it: should these settings come back,
+		// it has to be built anew.
+		if err := x.forget(ctx, rec.ID); err != nil {
+			return nil, err
+		}
 	}
-	return out, err
+	return out, nil
+}
+
+func (s *groupState) held(now time.Time) bool { return s.Holder != "" && now.Before(s.Until) }
+
+func (x *Indexer) forget(ctx context.Context, id string) error {
+	return x.docs.Write(ctx, tenant.Authority, func(tx tenant.Tx) error {
+		_, err := tx.Delete(tenant.KindSearchGroup, id)
+		return err
+	})
+}
+
+// Unused is for a node without a search engine. While other nodes fill an index it
+// reports true: writes have to go into the queue here too. Otherwise it clears what
+// an index that is no longer in use has left in the store, so that it is built anew
+// should it come back.
+func Unused(ctx context.Context, docs tenant.Docs) (filled bool, err error) {
+	states, _, err := tenant.Find[groupState](ctx, docs, tenant.Authority, tenant.KindSearchGroup, tenant.Query{})
+	if err != nil {
+		return false, err
+	}
+	for _, s := range states {
+		if s.held(time.Now()) {
+			return true, nil
+		}
+	}
+	for _, k := range []tenant.Kind{tenant.KindSearchGroup, tenant.KindSearchQueue} {
+		for {
+			page, err := docs.Find(ctx, tenant.Authority, k, tenant.Query{Limit: batch})
+			if err != nil {
+				return false, err
+			}
+			if len(page.Records) == 0 {
+				break
+			}
+			err = docs.Write(ctx, tenant.Authority, func(tx tenant.Tx) error {
+				for _, rec := range page.Records {
+					if _, err := tx.Delete(k, rec.ID); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				return false, err
+			}
+		}
+	}
+	return false, nil
 }
 
 // lease takes or renews the lease of a group, whose state was just read, and
@@ -106,7 +176,7 @@ func (x *Indexer) lease(ctx context.Context, g *group, s groupState) (bool, erro
 	case mine && g.until.Sub(now) > leaseFor/2:
 		g.state = s
 		return true, nil
-	case !mine && s.Holder != "" && s.Holder != x.id && now.Before(s.Until):
+	case !mine && s.Holder != x.id && s.held(now):
 		g.epoch = 0
 		return false, nil
 	}

@@ -94,9 +94,9 @@ func public(err error) error {
 	return p
 }
 
-// Index makes each write of a searchable document leave an entry in
-// tenant.KindSearchQueue. Without it nothing is written there.
-func (s *Store) Index() { s.SQL().Index() }
+// Index says whether each write of a searchable document leaves an entry in
+// tenant.KindSearchQueue, in the same transaction. At first it does not.
+func (s *Store) Index(on bool) { s.SQL().Index(on) }
 
 // Changes reads what was written since, in kinds that other nodes keep in their
 // caches, over all tenants: at most limit changes.

@@ -125,9 +125,9 @@ func (s *SQL) kind(k tenant.Kind) (*kind, error) {
 	return nil, fmt.Errorf("no kind %q is declared", k)
 }
 
-// Index makes each write of a searchable document leave an entry in the queue of
-// the search index, in the same transaction.
-func (s *SQL) Index() { s.indexed.Store(true) }
+// Index says whether each write of a searchable document leaves an entry in the
+// queue of the search index, in the same transaction.
+func (s *SQL) Index(on bool) { s.indexed.Store(on) }
 
 // enqueue notes that a document was written. The entry belongs to the authority:
 // it outlives the tenant, whose documents have to leave the index too.
