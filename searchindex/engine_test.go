@@ -429,8 +429,31 @@ func TestPoison(t *testing.T) {
 	refuse, busy := true, 0
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
+		mu.Lock()
+		bulk, at := strings.Contains(r.URL.Path, "_bulk"), -1
+		if bulk && busy > 0 {
+			busy--
+			mu.Unlock()
+			w.WriteHeader(http.StatusTooManyRequests)
+			return
+		}
+		if bulk && refuse { // the document does not get through; the answer says why
+			var kept []string
+			lines := strings.Split(string(body), "\n")
+			for i, n := 0, 0; i < len(lines)-1; i, n = i+2, n+1 { // there are no deletions here
+				if strings.Contains(lines[i], "auth0|0666") {
+					at = n
+					continue
+				}
+				kept = append(kept, lines[i], lines[i+1])
+			}
+			body = []byte(strings.Join(kept, "\n") + "\n")
+		}
+		mu.Unlock()
 		req, _ := http.NewRequestWithContext(r.Context(), r.Method, backend+r.URL.RequestURI(), bytes.NewReader(body))
-		req.Header.Set("Content-Type", r.Header.Get("Content-Type"))
+		if kind := r.Header.Get("Content-Type"); kind != "" {
+			req.Header.Set("Content-Type", kind)
+		}
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
 			w.WriteHeader(http.StatusBadGateway)
@@ -438,28 +461,12 @@ func TestPoison(t *testing.T) {
 		}
 		defer resp.Body.Close()
 		raw, _ := io.ReadAll(resp.Body)
-		mu.Lock()
-		defer mu.Unlock()
-		if strings.Contains(r.URL.Path, "_bulk") {
-			if busy > 0 {
-				busy--
-				w.WriteHeader(http.StatusTooManyRequests)
-				return
-			}
+		if at >= 0 {
 			var answer struct {
-				Items []map[string]map[string]any `json:"items"`
+				Items []json.RawMessage `json:"items"`
 			}
 			_ = json.Unmarshal(raw, &answer)
-			i := 0
-			for _, line := range strings.Split(string(body), "\n") {
-				if !strings.HasPrefix(line, `{"index"`) && !strings.HasPrefix(line, `{"delete"`) {
-					continue
-				}
-				if refuse && strings.Contains(line, "auth0|0666") {
-					answer.Items[i] = map[string]map[string]any{"index": {"status": 400, "error": map[string]any{"type": "mapper_parsing_exception", "reason": "on purpose"}}}
-				}
-				i++
-			}
+			answer.Items = slices.Insert(answer.Items, at, json.RawMessage(`{"index":{"status":400,"error":{"type":"mapper_parsing_exception","reason":"on purpose"}}}`))
 			raw, _ = json.Marshal(answer)
 		}
 		w.WriteHeader(resp.StatusCode)

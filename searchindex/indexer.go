@@ -27,7 +27,7 @@ const (
 	gather    = 200 * time.Millisecond // after a write, for others to come
 	measure   = 5 * time.Second
 	firstWait = time.Second // after a failure; doubles
-	maxWait   = 30 * time.Second
+	maxWait   = 10 * time.Second
 	poisoned  = time.Minute // the first wait of a document that the engine refuses; doubles
 	maxPoison = time.Hour
 )
