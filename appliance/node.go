@@ -87,6 +87,7 @@ type Node struct {
 	audit     *audit.Watch
 	control   *control.Service        // nil on a single node
 	search    *searchindex.Indexer    // nil where the store searches
+	indexed   bool                    // without search: other nodes have it
 	conns     map[string]*connections // by surface
 	rooms     roster
 
@@ -148,6 +149,8 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	if n.search != nil {
 		background["search index"] = n.search.Run
+	} else {
+		background["search index of others"] = n.watchSearch
 	}
 	for name, run := range background {
 		g.Go(n.rooms.watch(name, func() error { return run(work) }))
@@ -323,11 +326,6 @@ func (n *Node) purge(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-		}
-		if n.search == nil {
-			if err := n.withoutSearch(ctx); err != nil && ctx.Err() == nil {
-				n.logger.ErrorContext(ctx, "what a search index has left could not be cleared", "error", err)
-			}
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/portcullis-id/portcullis/egress"
@@ -59,11 +60,35 @@ func (n *Node) withoutSearch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if filled {
+	if filled && !n.indexed {
 		n.logger.WarnContext(ctx, "other nodes have a search engine and this one has none (search.urls): its writes reach the index, but its searches go to the database")
 	}
+	n.indexed = filled
 	n.store.Index(filled)
 	return nil
+}
+
+// watchSearch goes on doing so: other nodes may get a search engine.
+func (n *Node) watchSearch(ctx context.Context) error {
+	tick := time.NewTicker(searchindex.NoticeEvery)
+	defer tick.Stop()
+	single := strings.HasPrefix(n.cfg.dsn(), "sqlite:") // there are no others
+	failing := false
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if single && !n.indexed {
+			continue
+		}
+		err := n.withoutSearch(ctx)
+		if err != nil && !failing && ctx.Err() == nil {
+			n.logger.ErrorContext(ctx, "it is not known whether other nodes have a search engine", "error", err)
+		}
+		failing = err != nil
+	}
 }
 
 // searchHealth fails while the search engine is away or the index is late. It is

@@ -389,7 +389,7 @@ func TestAnIndexThatIsNotThere(t *testing.T) {
 		t.Errorf("while the lease runs: filled is %v, %v", filled, err)
 	}
 	for _, g := range x.groups {
-		if err := x.release(t.Context(), g); err != nil {
+		if _, err := x.change(t.Context(), g.number, func(_ tenant.Tx, s *groupState) error { s.Until = time.Now().Add(-abandoned); return nil }); err != nil {
 			t.Fatal(err)
 		}
 	}

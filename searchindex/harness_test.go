@@ -95,5 +95,7 @@ func settle(t testing.TB, x *Indexer) {
 func open(t testing.TB, cfg Config, db *store.Store) (*Docs, *Indexer) {
 	t.Helper()
 	db.Index(true)
-	return New(cfg, db, &http.Client{Timeout: 30 * time.Second}, Options{Name: "test"})
+	d, x := New(cfg, db, &http.Client{Timeout: 30 * time.Second}, Options{Name: "test"})
+	x.notice = 0 // there are no other nodes
+	return d, x
 }

@@ -49,6 +49,7 @@ type Indexer struct {
 	id     string
 	wake   chan struct{}
 	groups []*group
+	notice time.Duration
 
 	queued, failedDocs, oldest atomic.Int64 // oldest: when it was written, in milliseconds; 0 for none
 	down                       atomic.Pointer[string]
@@ -72,7 +73,7 @@ func newIndexer(cfg Config, docs tenant.Docs, e *engine, ks map[tenant.Kind]kind
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)
 	}
-	x := &Indexer{cfg: cfg, docs: docs, engine: e, kinds: ks, opts: opts, id: tenant.RandomString(16), wake: make(chan struct{}, 1)}
+	x := &Indexer{cfg: cfg, docs: docs, engine: e, kinds: ks, opts: opts, id: tenant.RandomString(16), wake: make(chan struct{}, 1), notice: notice}
 	for g := range cfg.Groups {
 		x.groups = append(x.groups, &group{number: g, parts: cfg.parts(g)})
 	}
@@ -217,7 +218,10 @@ func (x *Indexer) prepare(ctx context.Context, g *group) error {
 			return err
 		}
 	}
-	if g.state.Wanted != "" && g.state.Build == nil {
+	// What nodes that do not know of the index yet write must be in the database when
+	// it is read.
+	early := g.state.Generation == 0 && time.Since(g.state.Since) < x.notice
+	if g.state.Wanted != "" && g.state.Build == nil && !early {
 		if err := x.begin(ctx, g); err != nil {
 			return err
 		}

@@ -17,7 +17,8 @@ const leaseFor = 20 * time.Second
 
 // groupState is what the store knows of a group.
 type groupState struct {
-	Group int `json:"group"`
+	Group int       `json:"group"`
+	Since time.Time `json:"since"` // when the first node began
 
 	// The lease. Epoch grows with each new holder; versions in the index begin with
 	// it, so that what an earlier holder sends late is older than what is there.
@@ -128,6 +129,17 @@ func (x *Indexer) forget(ctx context.Context, id string) error {
 	})
 }
 
+// NoticeEvery is how often a node without a search engine asks Unused. notice is how
+// long the first build waits for all of them to have asked.
+const (
+	NoticeEvery = 2 * time.Second
+	notice      = 5 * NoticeEvery
+)
+
+// abandoned is how long after the end of the last lease an index counts as no longer
+// in use.
+const abandoned = time.Minute
+
 // Unused is for a node without a search engine. While other nodes fill an index it
 // reports true: writes have to go into the queue here too. Otherwise it clears what
 // an index that is no longer in use has left in the store, so that it is built anew
@@ -138,7 +150,7 @@ func Unused(ctx context.Context, docs tenant.Docs) (filled bool, err error) {
 		return false, err
 	}
 	for _, s := range states {
-		if s.held(time.Now()) {
+		if time.Now().Before(s.Until.Add(abandoned)) {
 			return true, nil
 		}
 	}
@@ -186,6 +198,9 @@ func (x *Indexer) lease(ctx context.Context, g *group, s groupState) (bool, erro
 		case s.Holder == "" || s.Holder == x.id || s.Until.Before(tx.Now()):
 			s.Holder, s.Name = x.id, x.opts.Name
 			s.Epoch++
+			if s.Since.IsZero() {
+				s.Since = tx.Now()
+			}
 		default:
 			return errLost
 		}
