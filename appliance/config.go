@@ -14,6 +14,7 @@ import (
 	"github.com/portcullis-id/portcullis/enforce"
 	"github.com/portcullis-id/portcullis/firewall"
 	"github.com/portcullis-id/portcullis/netcontract"
+	"github.com/portcullis-id/portcullis/searchindex"
 	"github.com/portcullis-id/portcullis/signing"
 	"github.com/portcullis-id/portcullis/tenant"
 )
@@ -37,7 +38,10 @@ type Config struct {
 	Passwords     PasswordConfig `yaml:"passwords"`
 	Signing       SigningConfig  `yaml:"signing"`
 	Log           LogConfig      `yaml:"log"`
-	Traces        TracesConfig   `yaml:"traces"`
+
+	Search searchindex.Config `yaml:"search"`
+
+	Traces TracesConfig `yaml:"traces"`
 
 	RateLimits RateLimitConfig `yaml:"rate_limits"`
 
@@ -195,6 +199,7 @@ func Default() Config {
 		Log:       LogConfig{Level: "info", Format: "json"},
 
 		RateLimits: defaultRateLimits(),
+		Search:     searchindex.Default(),
 	}
 }
 

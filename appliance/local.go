@@ -27,6 +27,8 @@ func (n *Node) localHandler(main http.Handler) http.Handler {
 	local.Handle("GET /social-hosts", web.Handle(n.localSocialHosts, render))
 	local.Handle("GET /network-audit", web.Handle(n.localAudit, render))
 	local.Handle("GET /network-addresses", web.Handle(n.localAddresses, render))
+	local.Handle("GET /search", web.Handle(n.localSearch, render))
+	local.Handle("POST /search/rebuild", web.Handle(n.localSearchRebuild, render))
 	local.Handle("POST /token", web.Handle(n.localToken, render))
 	n.localCluster(local, func(h func(http.ResponseWriter, *http.Request) error) http.Handler { return web.Handle(h, render) })
 	n.limits.register(local, render)

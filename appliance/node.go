@@ -34,6 +34,7 @@ import (
 	"github.com/portcullis-id/portcullis/overload"
 	"github.com/portcullis-id/portcullis/password"
 	"github.com/portcullis-id/portcullis/problem"
+	"github.com/portcullis-id/portcullis/searchindex"
 	"github.com/portcullis-id/portcullis/signing"
 	"github.com/portcullis-id/portcullis/store"
 	"github.com/portcullis-id/portcullis/telemetry"
@@ -86,11 +87,13 @@ type Node struct {
 	upstream  *upstream.Service
 	gate      *overload.Gate
 	audit     *audit.Watch
-	control   *control.Service // nil on a single node
 	limits    *limits
 	enforce   *enforce.Guard
 	firewall  *audit.FirewallWatch
 	addresses *addresses.Watch
+	control   *control.Service        // nil on a single node
+	search    *searchindex.Indexer    // nil where the store searches
+	indexed   bool                    // without search: other nodes have it
 	conns     map[string]*connections // by surface
 	rooms     roster
 
@@ -143,7 +146,7 @@ func (n *Node) Run(ctx context.Context) error {
 	// written and sent on its way.
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	var g errgroup.Group
-	for name, run := range map[string]func(context.Context) error{
+	background := map[string]func(context.Context) error{
 		"tenant logs": n.log.Run, "mail": n.outbox.Run, "purge": n.purge,
 		"integrity":       n.verify,
 		"network audit":   n.audit.Run,
@@ -152,7 +155,13 @@ func (n *Node) Run(ctx context.Context) error {
 		"addresses":       n.addresses.Run,
 		"password resets": func(ctx context.Context) error { return n.users.Run(ctx, n.mgmt.Tenants) },
 		"jobs":            func(ctx context.Context) error { return n.mgmt.Run(ctx, n.mgmt.Tenants) },
-	} {
+	}
+	if n.search != nil {
+		background["search index"] = n.search.Run
+	} else {
+		background["search index of others"] = n.watchSearch
+	}
+	for name, run := range background {
 		g.Go(n.rooms.watch(name, func() error { return run(work) }))
 	}
 	if n.control != nil {
@@ -241,6 +250,9 @@ func (n *Node) build(ctx context.Context) (err error) {
 		allowed = append([]string{"localhost", "127.0.0.0/8", "::1/128"}, allowed...)
 	}
 	if n.dialer, err = egress.New(egress.Config{AllowedHosts: allowed, Proxy: cfg.Network.Proxy, Dialling: n.enforce.Connect}, n.contract, nil); err != nil {
+		return err
+	}
+	if err := n.buildSearch(ctx); err != nil {
 		return err
 	}
 	workers := cfg.Passwords.Workers
@@ -541,7 +553,7 @@ func (n *Node) buildHealth() error {
 	if n.control != nil {
 		checks = append(checks, n.clusterCheck())
 	}
-	n.health, err = health.New(health.Config{Key: key, Now: n.opts.Now}, checks...)
+	n.health, err = health.New(health.Config{Key: key, Now: n.opts.Now}, append(checks, n.searchHealth()...)...)
 	return err
 }
 

@@ -46,6 +46,17 @@ func (c *Config) declared(table netcontract.Table) audit.Declared {
 			}
 		}
 	}
+	for _, raw := range c.Search.URLs {
+		if u, err := url.Parse(raw); err == nil {
+			port := u.Port()
+			if port == "" {
+				port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+			}
+			if p, err := strconv.Atoi(port); err == nil {
+				dial(netcontract.SearchHTTP, p)
+			}
+		}
+	}
 	if c.Dev || len(c.Network.AllowedHosts) > 0 {
 		// Providers that the operator has named inside the network may be on any port.
 		d.Trusted = func(a netip.Addr) bool { return a.IsPrivate() || a.IsLoopback() }

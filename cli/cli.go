@@ -47,6 +47,7 @@ type commands struct {
 	Keys      keysCmd      `cmd:"" help:"Work with the keys of a node."`
 	Store     storeCmd     `cmd:"" help:"Work with a node's database."`
 	Ratelimit ratelimitCmd `cmd:"" help:"Show and change how often things may happen."`
+	Search    searchCmd    `cmd:"" help:"Look at the search index and build it."`
 	Version   versionCmd   `cmd:"" help:"Show the version."`
 }
 

@@ -3,6 +3,7 @@ package egress
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -29,6 +30,10 @@ type Options struct {
 	// Redirects is how many redirects of a GET or HEAD are followed; 0 means 5, less
 	// than 0 none. Of other methods none is followed: the body may hold a secret.
 	Redirects int
+	// Roots are the certificate authorities to trust; nil means Config.Roots.
+	Roots *x509.CertPool
+	// Direct keeps the calls away from the proxy: they stay inside the network.
+	Direct bool
 }
 
 // Client makes an HTTP client for a row. Each request, and each redirect of it,
@@ -55,9 +60,13 @@ func (d *Dialer) Client(id netcontract.RowID, opts Options) *http.Client {
 	g.direct = d.transport(func(ctx context.Context, network, address string) (net.Conn, error) {
 		return d.dial(ctx, g.row, network, address, g.more)
 	})
-	if d.proxy != nil {
+	if opts.Roots != nil {
+		g.direct.TLSClientConfig.RootCAs = opts.Roots
+	}
+	if d.proxy != nil && !opts.Direct {
 		g.proxied = d.transport(func(ctx context.Context, network, _ string) (net.Conn, error) { return d.dialProxy(ctx, id, network) })
 		g.proxied.Proxy = http.ProxyURL(d.proxy)
+		g.proxied.TLSClientConfig.RootCAs = g.direct.TLSClientConfig.RootCAs
 	}
 	return &http.Client{
 		Transport: g,

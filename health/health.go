@@ -20,6 +20,7 @@ const (
 	NameEmail      = "email"
 	NameDB         = "db"
 	NameReplicaSet = "replicaset"
+	NameSearch     = "search" // where a search engine is configured
 )
 
 // Config bounds the health service.

@@ -102,6 +102,10 @@ func public(err error) error {
 	return p
 }
 
+// Index says whether each write of a searchable document leaves an entry in
+// tenant.KindSearchQueue, in the same transaction. At first it does not.
+func (s *Store) Index(on bool) { s.SQL().Index(on) }
+
 // Changes reads what was written since, in kinds that other nodes keep in their
 // caches, over all tenants: at most limit changes.
 func (s *Store) Changes(ctx context.Context, since time.Time, limit int) (changes []tenant.Invalidation, err error) {

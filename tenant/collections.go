@@ -26,9 +26,11 @@ const (
 	KindJob              Kind = "jobs"
 	KindOutbox           Kind = "outbox" // work to be done after a commit: mails, webhooks
 	KindLog              Kind = "logs"
-	KindMember           Kind = "members" // nodes of the cluster; belong to Authority
-	KindCluster          Kind = "cluster" // the cluster's certificate authority, leader and settings; belong to Authority
-	KindChange           Kind = "changes" // what caches of other nodes have to forget
+	KindMember           Kind = "members"       // nodes of the cluster; belong to Authority
+	KindCluster          Kind = "cluster"       // the cluster's certificate authority, leader and settings; belong to Authority
+	KindChange           Kind = "changes"       // what caches of other nodes have to forget
+	KindSearchQueue      Kind = "search_queue"  // what a search index does not have yet; belongs to Authority
+	KindSearchGroup      Kind = "search_groups" // who fills which part of a search index, and how far; belong to Authority
 )
 
 // cached are the kinds that Cached derives from. A write of one of them is told to
@@ -101,5 +103,9 @@ func Collections() []Collection {
 		{Kind: KindMember},
 		{Kind: KindCluster, Sealed: []string{"private_key", "secret"}},
 		{Kind: KindChange, Columns: []Column{{"at", "at", Time}, expires}},
+		{Kind: KindSearchQueue, Columns: []Column{
+			{"part", "part", Text}, {"at", "at", Time}, {"due_at", "due_at", Time}, {"tries", "tries", Integer},
+		}},
+		{Kind: KindSearchGroup},
 	}
 }

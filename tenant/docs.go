@@ -26,17 +26,17 @@ type Collection struct {
 	Sealed []string
 }
 
-// ColumnType is the SQL family of a column.
-type ColumnType int
+// ColumnType is how a column's values are kept and compare.
+type ColumnType = search.Type
 
 // The types of columns. Folded is text that is stored in lower case, so that
 // equality ignores case. Time is stored as milliseconds since the Unix epoch.
 const (
-	Text ColumnType = iota
-	Folded
-	Integer
-	Boolean
-	Time
+	Text    = search.Text
+	Folded  = search.Folded
+	Integer = search.Integer
+	Boolean = search.Boolean
+	Time    = search.Time
 )
 
 // Column is one searchable property of a document.

@@ -20,6 +20,7 @@ import (
 	"github.com/portcullis-id/portcullis/cli"
 	"github.com/portcullis-id/portcullis/internal/ports"
 	"github.com/portcullis-id/portcullis/store/storetest"
+	"github.com/portcullis-id/portcullis/tenant"
 )
 
 func TestMain(m *testing.M) {
@@ -46,11 +47,16 @@ func TestScripts(t *testing.T) {
 			if os.Getenv(postgresVariable) != "" {
 				env.Setenv("POSTGRES_DSN", storetest.PostgresDSN(env.T().(testing.TB)))
 			}
+			env.Setenv("OPENSEARCH", os.Getenv(opensearchVariable))
+			env.Setenv("SEARCH_PREFIX", "t"+strings.ToLower(tenant.RandomString(12)))
 			return nil
 		},
 		Condition: func(cond string) (bool, error) {
-			if cond == "postgres" {
+			switch cond {
+			case "postgres":
 				return os.Getenv(postgresVariable) != "", nil
+			case "opensearch":
+				return os.Getenv(opensearchVariable) != "", nil
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
@@ -65,6 +71,10 @@ func TestScripts(t *testing.T) {
 // postgresVariable names the server in which scripts have a database of their own,
 // POSTGRES_DSN.
 const postgresVariable = "PORTCULLIS_TEST_POSTGRES"
+
+// opensearchVariable names the search engine in which scripts have indices of their
+// own, SEARCH_PREFIX-*.
+const opensearchVariable = "PORTCULLIS_TEST_OPENSEARCH"
 
 // field is the command "field PATH FILE NAME": it puts a value of a JSON file, by
 // its gjson path, into a variable.

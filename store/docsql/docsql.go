@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/tidwall/sjson"
 
 	"github.com/portcullis-id/portcullis/problem"
+	"github.com/portcullis-id/portcullis/search"
 	"github.com/portcullis-id/portcullis/store/seal"
 	"github.com/portcullis-id/portcullis/tenant"
 )
@@ -32,8 +35,9 @@ type Dialect interface {
 	// DocParam is the bind parameter p as a document.
 	DocParam(p string) string
 	// JSONMatch is a condition: cond holds for the value at a path, or for one of the
-	// values when arrays lie on the path. cond is given the value as lower-case text,
-	// and as a number that is NULL for other values. Names are bound, not pasted.
+	// values when arrays lie on the path. cond is given the value as lower-case text
+	// that is NULL for objects, arrays and null, and as a number that is NULL for all
+	// that is none. Names are bound, not pasted.
 	JSONMatch(path []string, bind func(any) string, cond func(text, number string) string) string
 	// JSONExists is a condition: the path leads to something that is not null.
 	JSONExists(path []string, bind func(any) string) string
@@ -49,11 +53,14 @@ type Querier interface {
 type SQL struct {
 	d     Dialect
 	kinds map[tenant.Kind]*kind
+
+	indexed atomic.Bool // of Index
 }
 
 type kind struct {
 	tenant.Collection
 	columns                      map[string]tenant.Column
+	schema                       search.Schema
 	get, insert, replace, delete string
 }
 
@@ -61,7 +68,7 @@ type kind struct {
 func New(d Dialect, collections []tenant.Collection) *SQL {
 	s := &SQL{d: d, kinds: map[tenant.Kind]*kind{}}
 	for _, c := range collections {
-		k := &kind{Collection: c, columns: map[string]tenant.Column{}}
+		k := &kind{Collection: c, columns: map[string]tenant.Column{}, schema: c.Schema()}
 		names, params, sets := []string{"tenant", "id", "version", "doc"}, []string{d.Placeholder(1), d.Placeholder(2), "1", d.DocParam(d.Placeholder(3))}, []string{"version = version + 1", "doc = " + d.DocParam(d.Placeholder(1))}
 		for i, col := range c.Columns {
 			k.columns[col.Name] = col
@@ -87,7 +94,7 @@ func errNotText() error {
 	return problem.New(problem.Invalid, "invalid_text", "a text is not UTF-8, or has a NUL character")
 }
 
-func storable(s string) bool { return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 }
+func storable(s string) bool { return search.Storable(s) }
 
 // storableDoc looks for what PostgreSQL's jsonb refuses: text that is not UTF-8,
 // and NUL, which JSON writes as an escape of its own.
@@ -116,6 +123,26 @@ func (s *SQL) kind(k tenant.Kind) (*kind, error) {
 		return kd, nil
 	}
 	return nil, fmt.Errorf("no kind %q is declared", k)
+}
+
+// Index says whether each write of a searchable document leaves an entry in the
+// queue of the search index, in the same transaction.
+func (s *SQL) Index(on bool) { s.indexed.Store(on) }
+
+// enqueue notes that a document was written. The entry belongs to the authority:
+// it outlives the tenant, whose documents have to leave the index too.
+func (s *Session) enqueue(k tenant.Kind, id string) error {
+	if !s.SQL.indexed.Load() || !slices.Contains(tenant.Searchable(), k) {
+		return nil
+	}
+	doc, err := json.Marshal(tenant.Indexing{Part: strconv.Itoa(tenant.SearchPart(s.Tenant)), Tenant: s.Tenant, Kind: k, ID: id, At: s.At, DueAt: s.At})
+	if err != nil {
+		return fmt.Errorf("encode an entry of the search queue: %w", err)
+	}
+	own := *s
+	own.Tenant = tenant.Authority
+	// The ids are in the order of time, so that the queue is read along its key.
+	return own.Insert(tenant.KindSearchQueue, fmt.Sprintf("%012x-%s", s.At.UnixMilli(), tenant.RandomString(12)), doc)
 }
 
 // Session runs the statements of one tenant on a connection.
@@ -218,33 +245,9 @@ func (s *Session) open(kd *kind, id string, doc []byte) ([]byte, error) {
 func (kd *kind) values(doc []byte) []any {
 	out := make([]any, len(kd.Columns))
 	for i, c := range kd.Columns {
-		out[i] = columnValue(c, gjson.GetBytes(doc, c.Path))
+		out[i] = c.Value(doc)
 	}
 	return out
-}
-
-func columnValue(c tenant.Column, v gjson.Result) any {
-	if !v.Exists() || v.Type == gjson.Null {
-		return nil
-	}
-	switch c.Type {
-	case tenant.Folded:
-		return strings.ToLower(v.String())
-	case tenant.Integer:
-		return v.Int()
-	case tenant.Boolean:
-		if v.Bool() {
-			return int64(1)
-		}
-		return int64(0)
-	case tenant.Time:
-		t, err := time.Parse(time.RFC3339, v.String())
-		if err != nil {
-			return nil
-		}
-		return t.UnixMilli()
-	}
-	return v.String()
 }
 
 // Insert implements tenant.Tx.
@@ -269,7 +272,7 @@ func (s *Session) Insert(k tenant.Kind, id string, doc []byte) error {
 		return fmt.Errorf("insert %s: %w", k, err)
 	}
 	if n, err := res.RowsAffected(); err != nil || n == 1 {
-		return err
+		return errors.Join(err, s.enqueue(k, id))
 	}
 	// Nothing was inserted: either the id is taken, or one of the unique sets.
 	var version int64
@@ -354,7 +357,7 @@ func (s *Session) Replace(k tenant.Kind, rec tenant.Record) error {
 		return fmt.Errorf("replace %s: %w", k, err)
 	}
 	if n, err := res.RowsAffected(); err != nil || n == 1 {
-		return err
+		return errors.Join(err, s.enqueue(k, rec.ID))
 	}
 	var version int64
 	var old []byte
@@ -381,8 +384,10 @@ func (s *Session) Delete(k tenant.Kind, id string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("delete %s: %w", k, err)
 	}
-	n, err := res.RowsAffected()
-	return n > 0, err
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
+		return false, err
+	}
+	return true, s.enqueue(k, id)
 }
 
 // DeleteWhere implements tenant.Tx.
@@ -402,12 +407,46 @@ func (s *Session) DeleteWhere(k tenant.Kind, where []tenant.Cond) (int, error) {
 	if b.notText {
 		return 0, errNotText()
 	}
+	if s.SQL.indexed.Load() && slices.Contains(tenant.Searchable(), k) {
+		return s.deleteEach(k, cond, b.args)
+	}
 	res, err := s.Q.ExecContext(s.Ctx, "DELETE FROM "+quote(string(k))+" WHERE "+cond, b.args...)
 	if err != nil {
 		return 0, fmt.Errorf("delete %s: %w", k, err)
 	}
 	n, err := res.RowsAffected()
 	return int(n), err
+}
+
+// deleteEach deletes what the search index has to forget too.
+func (s *Session) deleteEach(k tenant.Kind, cond string, args []any) (n int, err error) {
+	rows, err := s.Q.QueryContext(s.Ctx, "SELECT id FROM "+quote(string(k))+" WHERE "+cond, args...)
+	if err != nil {
+		return 0, fmt.Errorf("delete %s: %w", k, err)
+	}
+	defer rows.Close()
+	var ids []string
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return 0, fmt.Errorf("delete %s: %w", k, err)
+		}
+		ids = append(ids, id)
+	}
+	if err := rows.Err(); err != nil {
+		return 0, fmt.Errorf("delete %s: %w", k, err)
+	}
+	rows.Close()
+	for _, id := range ids {
+		there, err := s.Delete(k, id)
+		if err != nil {
+			return n, err
+		}
+		if there {
+			n++
+		}
+	}
+	return n, nil
 }
 
 // Find implements tenant.Tx.
@@ -556,11 +595,11 @@ func (b *builder) where(tenantID string, q tenant.Query) (string, error) {
 		parts = append(parts, quote(col.Name)+" "+ops[c.Op]+" "+b.bind(v))
 	}
 	if q.Search != nil && q.Search.Root != nil {
-		cond, err := b.search(q.Search.Root)
+		cond, err := search.Resolve(q.Search, b.kd.schema)
 		if err != nil {
 			return "", err
 		}
-		parts = append(parts, cond)
+		parts = append(parts, b.search(cond))
 	}
 	return strings.Join(parts, " AND "), nil
 }
@@ -587,9 +626,4 @@ func bindValue(col tenant.Column, v any) (any, error) {
 		return x.UnixMilli(), nil
 	}
 	return nil, fmt.Errorf("condition on %s: %T does not fit the column", col.Name, v)
-}
-
-func number(s string) (int64, bool) {
-	n, err := strconv.ParseInt(s, 10, 64)
-	return n, err == nil
 }

@@ -86,7 +86,7 @@ func Open(ctx context.Context, dsn string, sealer *seal.Sealer, now func() time.
 	if err != nil {
 		return nil, classify(where, err)
 	}
-	db := &DB{pool: pool, db: stdlib.OpenDBFromPool(pool), sql: docsql.New(dialect{}, tenant.Collections()), sealer: sealer, now: now, where: where}
+	db := &DB{pool: pool, db: stdlib.OpenDBFromPool(pool), sealer: sealer, now: now, where: where}
 	if err := db.prepare(ctx); err != nil {
 		_ = db.Close() // the error above says more
 		return nil, classify(where, err)
@@ -98,6 +98,11 @@ func (db *DB) prepare(ctx context.Context) error {
 	if err := db.db.PingContext(ctx); err != nil {
 		return err
 	}
+	d, err := db.dialect(ctx)
+	if err != nil {
+		return err
+	}
+	db.sql = docsql.New(d, tenant.Collections())
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return err
@@ -243,7 +248,20 @@ func (db *DB) Close() error {
 	return err
 }
 
-type dialect struct{}
+// dialect is PostgreSQL's SQL. lower is the format that folds text.
+type dialect struct{ lower string }
+
+// dialect asks how letters beyond ASCII are folded: where the database's own
+// locale is C, LOWER leaves them as they are, and ICU's rules are taken.
+func (db *DB) dialect(ctx context.Context) (dialect, error) {
+	const plain, icu = "LOWER(%s)", `(LOWER(%s COLLATE "und-x-icu") COLLATE "C")`
+	var folds, known bool
+	err := db.db.QueryRowContext(ctx, "SELECT LOWER('\u00dc') = '\u00fc', EXISTS (SELECT 1 FROM pg_collation WHERE collname = 'und-x-icu')").Scan(&folds, &known)
+	if err == nil && !folds && known {
+		return dialect{icu}, nil
+	}
+	return dialect{plain}, err
+}
 
 func (dialect) Placeholder(n int) string { return "$" + strconv.Itoa(n) }
 func (dialect) Doc() string              { return "doc::text" }
@@ -251,9 +269,9 @@ func (dialect) DocParam(p string) string { return p + "::jsonb" }
 
 // JSONMatch walks the path. After each name the value is spread out: the elements
 // of an array, or the value itself as the one element.
-func (dialect) JSONMatch(path []string, bind func(any) string, cond func(text, number string) string) string {
+func (d dialect) JSONMatch(path []string, bind func(any) string, cond func(text, number string) string) string {
 	return walk(path, bind, func(last string) string {
-		text := fmt.Sprintf("LOWER(%s #>> '{}')", last)
+		text := fmt.Sprintf("CASE WHEN jsonb_typeof(%[1]s) NOT IN ('object', 'array') THEN "+fmt.Sprintf(d.lower, "(%[1]s #>> '{}')")+" END", last)
 		number := fmt.Sprintf("CASE WHEN jsonb_typeof(%[1]s) = 'number' THEN (%[1]s #>> '{}')::numeric END", last)
 		return cond(text, number)
 	})

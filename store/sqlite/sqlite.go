@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"embed"
 	"encoding/binary"
 	"errors"
@@ -39,7 +40,23 @@ var pragmas = []string{
 	"temp_store(MEMORY)", // sorting leaves no files behind
 	"cache_size(-4096)",  // 4 MiB a connection; the system's own cache has the rest
 	"mmap_size(0)",       // a disk's error is an error of the read, not the end of the process
+	// As on the other engines: what ignores case is folded by us, for all letters.
+	"case_sensitive_like(1)",
 }
+
+// foldName is a function of ours: SQLite's LOWER knows no letters beyond ASCII.
+const foldName = "portcullis_fold"
+
+// registerFold makes it known to the driver, for the connections that are opened
+// from then on.
+var registerFold = sync.OnceValue(func() error {
+	return sqlite.RegisterDeterministicScalarFunction(foldName, 1, func(_ *sqlite.FunctionContext, args []driver.Value) (driver.Value, error) {
+		if s, ok := args[0].(string); ok {
+			return strings.ToLower(s), nil
+		}
+		return nil, nil // NULL
+	})
+})
 
 // maxBatch bounds the writes of one commit, so that none waits for long.
 const maxBatch = 256
@@ -78,6 +95,9 @@ type job struct {
 // Open opens the database file, makes it when it is not there, and brings its
 // schema up to date.
 func Open(ctx context.Context, path string, sealer *seal.Sealer, now func() time.Time) (_ *DB, err error) {
+	if err := registerFold(); err != nil {
+		return nil, err
+	}
 	lock, err := lockFile(path)
 	if err != nil {
 		return nil, err
@@ -451,7 +471,8 @@ func (dialect) DocParam(p string) string { return p }
 // out: the elements of an array, or the value itself as the one element.
 func (dialect) JSONMatch(path []string, bind func(any) string, cond func(text, number string) string) string {
 	return walk(path, bind, func(last string) string {
-		text := fmt.Sprintf("CASE %[1]s.type WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' ELSE LOWER(CAST(%[1]s.value AS TEXT)) END", last)
+		text := fmt.Sprintf("CASE %[1]s.type WHEN 'true' THEN 'true' WHEN 'false' THEN 'false' WHEN 'object' THEN NULL WHEN 'array' THEN NULL ELSE "+
+			foldName+"(CAST(%[1]s.value AS TEXT)) END", last)
 		number := fmt.Sprintf("CASE WHEN %[1]s.type IN ('integer', 'real') THEN %[1]s.value END", last)
 		return cond(text, number)
 	})

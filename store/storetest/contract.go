@@ -20,12 +20,15 @@ import (
 // Run is the definition of how a store behaves. open returns a new, empty one.
 func Run(t *testing.T, open func(t *testing.T) tenant.Docs) {
 	for name, test := range map[string]func(*testing.T, tenant.Docs){
-		"documents":                   documents,
-		"conflicts":                   conflicts,
-		"tenants never meet":          isolation,
-		"writes are whole":            atomicity,
-		"queries":                     queries,
-		"search":                      searches,
+		"documents":          documents,
+		"conflicts":          conflicts,
+		"tenants never meet": isolation,
+		"writes are whole":   atomicity,
+		"queries":            queries,
+		"search":             searches,
+		"what searches find": func(t *testing.T, d tenant.Docs) {
+			RunSearch(t, func(*testing.T) (tenant.Docs, func()) { return d, func() {} })
+		},
 		"text is UTF-8 without NUL":   texts,
 		"one of many takes":           oneTakes,
 		"no update is lost":           noLostUpdate,
