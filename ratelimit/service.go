@@ -820,6 +820,24 @@ func (s *Service) giveUp(h *history, v *verdict, to string, l Limit, i item, e e
 	return e, true
 }
 
+// insist asks until there is an answer, for as long as a node that did not answer
+// once is left alone.
+func (s *Service) insist(ctx context.Context, p Peer, items []item) error {
+	ctx, cancel := context.WithTimeout(ctx, lastPause)
+	defer cancel()
+	for {
+		_, err := s.call(ctx, p, items)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(firstPause / 4):
+		}
+	}
+}
+
 // Leave gives everything that this node counts to those that will count it from now
 // on, as far as they can be reached before ctx ends. The node goes on asking them.
 func (s *Service) Leave(ctx context.Context) error {
@@ -854,7 +872,7 @@ func (s *Service) Leave(ctx context.Context) error {
 					return e, ok
 				})
 			}
-			if _, err := s.call(ctx, p, lot); err != nil {
+			if err := s.insist(ctx, p, lot); err != nil {
 				failed = errors.Join(failed, fmt.Errorf("give %d keys to node %s: %w", len(lot), p.ID, err))
 			}
 		}
@@ -863,7 +881,7 @@ func (s *Service) Leave(ctx context.Context) error {
 		return failed
 	}
 	for _, p := range rest {
-		if _, err := s.call(ctx, p, []item{{op: opBye}}); err != nil {
+		if err := s.insist(ctx, p, []item{{op: opBye}}); err != nil {
 			failed = errors.Join(failed, fmt.Errorf("say goodbye to node %s: %w", p.ID, err))
 		}
 	}

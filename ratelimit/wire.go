@@ -169,7 +169,7 @@ func (r *reader) byte() byte {
 
 func (r *reader) text(most int) string {
 	n := r.uint()
-	if n > uint64(most) {
+	if n > uint64(most) { // #nosec G115 -- most is a constant
 		r.fail(fmt.Errorf("a text has %d bytes; allowed are %d", n, most))
 		return ""
 	}
