@@ -105,7 +105,7 @@ func (c *startCmd) Run(ctx context.Context, std IO) error {
 		if c.again != nil {
 			args = append(os.Args[:1:1], c.again...)
 		}
-		return fmt.Errorf("start again: %w", syscall.Exec(program, args, os.Environ())) // #nosec G204 -- this program's own file and arguments
+		return fmt.Errorf("start again: %w", syscall.Exec(program, args, os.Environ())) // #nosec G204 G702 -- this program's own file and arguments
 	}
 	return err
 }
