@@ -74,8 +74,8 @@ func TestSameAsTheStore(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0)) // #nosec G404 -- a test
-	nodes := make([]search.Node, 0, 1600)
-	for range 1500 {
+	nodes := make([]search.Node, 0, 400)
+	for range 300 {
 		nodes = append(nodes, generate(r, 4))
 	}
 	// The dearest queries that a stranger can ask.

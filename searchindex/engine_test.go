@@ -243,7 +243,7 @@ func TestRebuildUnderWrites(t *testing.T) {
 		var writers sync.WaitGroup
 		for w := range 3 {
 			writers.Go(func() {
-				for i := range 80 {
+				for i := range 30 {
 					put(t, d, []string{"a", "b", "c"}[w], 1000+100*w+i, i%5)
 					put(t, d, []string{"a", "b", "c"}[w], 1000+100*w+i/2, i%7)
 					if i%4 == 0 {
