@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -214,31 +215,49 @@ func TestAKeyThatIsChanged(t *testing.T) {
 	s.want("ahead 203.0.113.10")
 }
 
+// changing is a name server whose answers change while it is asked.
+type changing struct {
+	mu sync.Mutex
+	names
+}
+
+func (c *changing) LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.names.LookupNetIP(ctx, network, host)
+}
+
+func (c *changing) set(host string, addrs ...string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.names[host] = addrs
+}
+
 func TestWatchTellsWhatIsNew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var told []Finding
-		current := names{"a.example": {"192.0.2.1"}}
+		told := make(chan Finding, 10)
+		current := &changing{names: names{"a.example": {"192.0.2.1"}}}
 		w := NewWatch(Config{Targets: func(context.Context) ([]Target, error) {
 			return []Target{{Host: "a.example", Published: []netip.Addr{addr("192.0.2.1")}}}, nil
-		}, Resolver: current, Firewall: func() (Firewall, string) { return nil, "no right" }, Now: time.Now, Every: time.Minute, Told: func(_ context.Context, f Finding) { told = append(told, f) }})
+		}, Resolver: current, Firewall: func() (Firewall, string) { return nil, "no right" }, Now: time.Now, Every: time.Minute, Told: func(_ context.Context, f Finding) { told <- f }})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- w.Run(ctx) }()
-		synctest.Wait()
-		time.Sleep(30 * time.Second) // between two looks
-		current["a.example"] = []string{"192.0.2.1", "192.0.2.2"}
+		time.Sleep(30 * time.Second) // between two looks, as each of these moments is
+		current.set("a.example", "192.0.2.1", "192.0.2.2")
 		time.Sleep(5 * time.Minute)
-		synctest.Wait()
-		if len(told) != 1 || told[0].Kind != Moved {
-			t.Errorf("told: %+v", told)
+		if len(told) != 1 {
+			t.Errorf("told %d times", len(told))
 		}
-		current["a.example"] = []string{"192.0.2.1"}
+		if f := <-told; f.Kind != Moved {
+			t.Errorf("told: %+v", f)
+		}
+		current.set("a.example", "192.0.2.1")
 		time.Sleep(time.Minute)
-		current["a.example"] = []string{"192.0.2.1", "192.0.2.2"}
+		current.set("a.example", "192.0.2.1", "192.0.2.2")
 		time.Sleep(time.Minute)
-		synctest.Wait()
-		if len(told) != 2 {
-			t.Errorf("what came back is not told: %+v", told)
+		if len(told) != 1 {
+			t.Errorf("what came back is told %d times", len(told))
 		}
 		cancel()
 		if err := <-done; err != nil {
