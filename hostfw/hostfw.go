@@ -1,15 +1,19 @@
 package hostfw
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sort"
 	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
+	"github.com/google/nftables/xt"
+	"golang.org/x/sys/unix"
 )
 
 // Firewall is the state of a host's firewall at one moment.
@@ -28,6 +32,30 @@ type Drop struct {
 	Policy  bool   `json:"policy,omitempty"`
 	Counted bool   `json:"counted"` // a rule without a counter tells nothing
 	Packets uint64 `json:"packets,omitempty"`
+	// Protocol and Ports are what the rule says of the packets that it is for, as far as
+	// that is understood; empty means any.
+	Protocol string  `json:"protocol,omitempty"`
+	Ports    []Ports `json:"ports,omitempty"`
+}
+
+// Ports are a run of destination ports, both ends included.
+type Ports struct {
+	From uint16 `json:"from"`
+	To   uint16 `json:"to"`
+}
+
+// Names reports whether the rule names this protocol and port, and Concerns
+// whether it may be for them: a rule that names nothing is for everything.
+func (d Drop) Names(protocol string, port int) bool {
+	return len(d.Ports) > 0 && d.Concerns(protocol, port)
+}
+
+// Concerns reports whether the rule may be for packets of this protocol and port.
+func (d Drop) Concerns(protocol string, port int) bool {
+	if d.Protocol != "" && d.Protocol != protocol {
+		return false
+	}
+	return len(d.Ports) == 0 || slices.ContainsFunc(d.Ports, func(p Ports) bool { return port >= int(p.From) && port <= int(p.To) })
 }
 
 // ErrNotAllowed says that this process may not read the firewall: it wants
@@ -148,6 +176,7 @@ func family(f nftables.TableFamily) string {
 func dropOf(r *nftables.Rule) (Drop, bool) {
 	var d Drop
 	ends := false
+	var loaded any // what the register holds that is compared next
 	for _, e := range r.Exprs {
 		switch e := e.(type) {
 		case *expr.Counter:
@@ -156,9 +185,71 @@ func dropOf(r *nftables.Rule) (Drop, bool) {
 			ends = ends || e.Kind == expr.VerdictDrop
 		case *expr.Reject:
 			ends, d.Reject = true, true
+		case *expr.Target: // of iptables
+			ends = ends || e.Name == "REJECT"
+			d.Reject = d.Reject || e.Name == "REJECT"
+		case *expr.Match:
+			d.xtables(e)
+		case *expr.Meta, *expr.Payload:
+			loaded = e
+		case *expr.Cmp:
+			d.compare(loaded, e)
+		case *expr.Range:
+			if isPort(loaded) && e.Op == expr.CmpOpEq && len(e.FromData) == 2 && len(e.ToData) == 2 {
+				d.Ports = append(d.Ports, Ports{binary.BigEndian.Uint16(e.FromData), binary.BigEndian.Uint16(e.ToData)})
+			}
 		}
 	}
 	return d, ends
+}
+
+// isPort reports whether an expression loads the destination port of TCP and UDP.
+func isPort(loaded any) bool {
+	p, ok := loaded.(*expr.Payload)
+	return ok && p.Base == expr.PayloadBaseTransportHeader && p.Offset == 2 && p.Len == 2
+}
+
+// compare reads "protocol is" and "port is".
+func (d *Drop) compare(loaded any, c *expr.Cmp) {
+	if isPort(loaded) && len(c.Data) == 2 && (c.Op == expr.CmpOpGte || c.Op == expr.CmpOpLte) { // a range is written in two
+		port := binary.BigEndian.Uint16(c.Data)
+		if c.Op == expr.CmpOpGte {
+			d.Ports = append(d.Ports, Ports{port, 65535})
+		} else if n := len(d.Ports); n > 0 {
+			d.Ports[n-1].To = port
+		}
+		return
+	}
+	if c.Op != expr.CmpOpEq {
+		return // "is not" says little
+	}
+	m, meta := loaded.(*expr.Meta)
+	switch {
+	case isPort(loaded) && len(c.Data) == 2:
+		port := binary.BigEndian.Uint16(c.Data)
+		d.Ports = append(d.Ports, Ports{port, port})
+	case meta && m.Key == expr.MetaKeyL4PROTO && len(c.Data) == 1:
+		d.Protocol = map[byte]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp", unix.IPPROTO_ICMP: "icmp", unix.IPPROTO_ICMPV6: "icmp"}[c.Data[0]]
+		if d.Protocol == "" {
+			d.Protocol = "other"
+		}
+	}
+}
+
+// xtables reads the matches of iptables.
+func (d *Drop) xtables(m *expr.Match) {
+	var ports [2]uint16
+	switch info := m.Info.(type) {
+	case *xt.Tcp:
+		d.Protocol, ports = "tcp", info.DstPorts
+	case *xt.Udp:
+		d.Protocol, ports = "udp", info.DstPorts
+	default:
+		return
+	}
+	if ports != [2]uint16{0, 65535} {
+		d.Ports = append(d.Ports, Ports{ports[0], ports[1]})
+	}
 }
 
 func ruleName(r *nftables.Rule) string {

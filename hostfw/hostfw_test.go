@@ -2,6 +2,9 @@ package hostfw_test
 
 import (
 	"context"
+	"fmt"
+	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -84,5 +87,48 @@ func TestKinds(t *testing.T) {
 			t.Errorf("%s is taken for %s", want, f.Kind)
 		}
 		undo()
+	}
+}
+
+func TestWhatARuleIsFor(t *testing.T) {
+	l := lab.New(t, lab.Options{Nodes: 1})
+	node := l.Host("node1")
+	node.Nft(`table inet filter { chain input { type filter hook input priority 0; policy accept;
+		tcp dport 7777 drop comment "one"
+		udp dport 53-60 counter reject comment "range"
+		meta l4proto ipv6-icmp drop comment "echo"
+		ip saddr 10.0.0.1 drop comment "all"
+	}; }`)
+	if _, err := exec.LookPath("iptables"); err == nil {
+		node.Run("iptables", "-A", "INPUT", "-p", "tcp", "--dport", "9001", "-m", "comment", "--comment", "xt", "-j", "REJECT")
+	}
+	for _, d := range read(t, node).Drops {
+		for _, tt := range []struct {
+			rule            string
+			names, concerns []string
+		}{
+			{"one", []string{"tcp 7777"}, []string{"tcp 7777"}}, {"range", []string{"udp 53", "udp 60"}, []string{"udp 53", "udp 60"}},
+			{"echo", nil, []string{"icmp 0"}}, {"all", nil, []string{"tcp 7777", "tcp 9001", "udp 53", "udp 60", "udp 61", "icmp 0"}}, {"INPUT", []string{"tcp 9001"}, []string{"tcp 9001"}},
+		} {
+			if !strings.Contains(d.Where, tt.rule) {
+				continue
+			}
+			var names, concerns []string
+			for _, packet := range []struct {
+				protocol string
+				port     int
+			}{{"tcp", 7777}, {"tcp", 9001}, {"udp", 53}, {"udp", 60}, {"udp", 61}, {"icmp", 0}} {
+				text := fmt.Sprint(packet.protocol, " ", packet.port)
+				if d.Names(packet.protocol, packet.port) {
+					names = append(names, text)
+				}
+				if d.Concerns(packet.protocol, packet.port) {
+					concerns = append(concerns, text)
+				}
+			}
+			if !slices.Equal(names, tt.names) || !slices.Equal(concerns, tt.concerns) {
+				t.Errorf("%s names %q and concerns %q; want %q and %q", d.Where, names, concerns, tt.names, tt.concerns)
+			}
+		}
 	}
 }

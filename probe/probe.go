@@ -298,6 +298,9 @@ func offender(raw []byte, v6 bool) netip.Addr {
 	return netip.AddrFrom4([4]byte(raw[4:8]))
 }
 
+// timeExceeded is what a router says of a packet whose time to live is over.
+const timeExceeded = "time exceeded"
+
 // icmpText is a type and code in words (RFC 792, RFC 1812 section 5.2.7.1; RFC 4443
 // section 3).
 func icmpText(v6 bool, typ, code uint8) string {
@@ -311,7 +314,7 @@ func icmpText(v6 bool, typ, code uint8) string {
 		case 2:
 			return "packet too big"
 		case 3:
-			return "time exceeded"
+			return timeExceeded
 		}
 		return fmt.Sprintf("ICMPv6 type %d code %d", typ, code)
 	}
@@ -322,7 +325,7 @@ func icmpText(v6 bool, typ, code uint8) string {
 			return s
 		}
 	case 11:
-		return "time exceeded"
+		return timeExceeded
 	}
 	return fmt.Sprintf("ICMP type %d code %d", typ, code)
 }

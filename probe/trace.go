@@ -28,28 +28,38 @@ func Trace(ctx context.Context, t Target, timeout time.Duration) []Hop {
 		targets[i] = t
 		targets[i].TTL = i + 1
 	}
-	var hops []Hop
+	return hops(t.Address.Addr(), TCP(ctx, targets, timeout))
+}
+
+// hops reads the results of packets with rising times to live.
+func hops(target netip.Addr, results []Result) []Hop {
+	var all []Hop
 	last := 0
-	for i, r := range TCP(ctx, targets, timeout) {
+	for i, r := range results {
 		if r.Conn != nil {
 			_ = r.Conn.Close() // it was opened to be seen
 		}
 		h := Hop{TTL: i + 1, Outcome: r.Outcome}
 		switch {
-		case r.Outcome == Rejected && r.ICMP == "time exceeded":
+		case r.Outcome == Rejected && r.ICMP == timeExceeded:
 			h.By = r.By
 		case r.Outcome == Rejected:
 			h.By, h.Reached = r.By, true
 		case r.Outcome == Open || r.Outcome == Closed:
-			h.By, h.Reached = t.Address.Addr(), true
+			h.By, h.Reached = target, true
 		}
-		hops = append(hops, h)
+		all = append(all, h)
 		if h.By.IsValid() {
-			last = len(hops)
+			last = len(all)
 		}
 		if h.Reached {
 			break
 		}
 	}
-	return hops[:last]
+	for _, r := range results[len(all):] {
+		if r.Conn != nil {
+			_ = r.Conn.Close() // farther than the target
+		}
+	}
+	return all[:last]
 }

@@ -19,15 +19,19 @@ type Socket struct {
 	Local     netip.AddrPort
 	Remote    netip.AddrPort // zero for a listener
 	Listening bool           // a UDP socket without a peer listens
-	Inode     uint32
-	UID       uint32
+	// HalfOpen means that a first packet came and was answered, and the answer was not:
+	// the way back is shut.
+	HalfOpen bool
+	Inode    uint32
+	UID      uint32
 }
 
-// tcpListen and tcpClose are states of include/net/tcp_states.h; a UDP socket
-// without a peer is in the second.
+// States of include/net/tcp_states.h. A UDP socket without a peer is in tcpClose.
 const (
-	tcpListen = 10
-	tcpClose  = 7
+	tcpListen     = 10
+	tcpClose      = 7
+	tcpSynRecv    = 3
+	tcpNewSynRecv = 12
 )
 
 // List returns the TCP and UDP sockets of this network namespace, IPv4 and IPv6.
@@ -45,7 +49,7 @@ func List() ([]Socket, error) {
 		for protocol, list := range map[string][]*netlink.Socket{"tcp": tcp, "udp": udp} {
 			for _, s := range list {
 				all = append(all, Socket{Protocol: protocol, Local: addrPort(s.ID.Source, s.ID.SourcePort), Remote: addrPort(s.ID.Destination, s.ID.DestinationPort),
-					Listening: s.State == tcpListen || protocol == "udp" && s.State == tcpClose, Inode: s.INode, UID: s.UID})
+					Listening: s.State == tcpListen || protocol == "udp" && s.State == tcpClose, HalfOpen: s.State == tcpSynRecv || s.State == tcpNewSynRecv, Inode: s.INode, UID: s.UID})
 			}
 		}
 	}
