@@ -92,18 +92,7 @@ func Compile(table netcontract.Table, where Sites, o Options) (Policy, error) {
 			p.Omissions = append(p.Omissions, Omission{Row: row.ID, Reason: "left out on purpose"})
 			continue
 		}
-		site := siteOf(row)
-		name, peers := string(site), where[site]
-		if len(peers) == 0 && len(row.Hosts) > 0 {
-			name = string(row.ID)
-			for _, h := range row.Hosts {
-				peer := Peer{Host: h.Name}
-				for _, a := range h.Addresses {
-					peer.Prefixes = append(peer.Prefixes, netip.PrefixFrom(a, a.BitLen()))
-				}
-				peers = append(peers, peer)
-			}
-		}
+		site, name, peers := PeersOf(row, where)
 		if len(peers) == 0 && (site != Nodes || !o.NodesByLabel) {
 			reason := fmt.Sprintf("nobody is named: --%s names %s", site, row.Peer)
 			p.Omissions = append(p.Omissions, Omission{Row: row.ID, Reason: reason})

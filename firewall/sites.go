@@ -66,6 +66,23 @@ func siteOf(row netcontract.Row) Site {
 	return ""
 }
 
+// PeersOf are the peers of a row: those of its site, or the hosts of the profile
+// where the site has none. Rules call the group of them by the name.
+func PeersOf(row netcontract.Row, where Sites) (site Site, name string, peers []Peer) {
+	site = siteOf(row)
+	if peers = where[site]; len(peers) > 0 || len(row.Hosts) == 0 {
+		return site, string(site), peers
+	}
+	for _, h := range row.Hosts {
+		peer := Peer{Host: h.Name}
+		for _, a := range h.Addresses {
+			peer.Prefixes = append(peer.Prefixes, netip.PrefixFrom(a, a.BitLen()))
+		}
+		peers = append(peers, peer)
+	}
+	return site, string(row.ID), peers
+}
+
 // Peer is an address, a network, or a host by its name with the addresses that are
 // known of it.
 type Peer struct {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/portcullis-id/portcullis/hostfw"
 	"github.com/portcullis-id/portcullis/netcontract"
@@ -12,7 +13,7 @@ import (
 
 // finding puts what the probes saw and what the peer says into one sentence.
 func (r *run) finding(c Check, o outcome) Finding {
-	f := Finding{Check: c, Verdict: o.verdict, RTT: float64(o.rtt.Microseconds()) / 1000}
+	f := Finding{Check: c, Verdict: o.verdict, RTT: milliseconds(o.rtt)}
 	if o.verdict == "" {
 		f.Verdict, f.Sentence = Failed, "The run was broken off before this was looked at."
 		return f
@@ -29,17 +30,22 @@ func (r *run) finding(c Check, o outcome) Finding {
 		return f
 	}
 	f.OK = f.Verdict == Open || f.Verdict == Served
+	if !c.Address.IsValid() {
+		r.unresolved(&f)
+		if o.proxy != nil {
+			r.proxied(&f, o)
+		}
+		return f
+	}
 	what := fmt.Sprintf("%s %s", c.Protocol, portText(c))
 	where := fmt.Sprintf("%s (%s)", c.To, c.Address)
 	if c.To == c.Address.String() {
 		where = c.To
 	}
-	var from string
-	for _, a := range r.Self.Addresses {
-		if a.Is4() == c.Address.Is4() {
-			from = a.String()
-			break
-		}
+	source := r.source(c.Address)
+	from := source.String()
+	if !source.IsValid() {
+		from = r.Self.Name
 	}
 	switch f.Verdict {
 	case Open:
@@ -50,14 +56,34 @@ func (r *run) finding(c Check, o outcome) Finding {
 		f.By = c.Address.String()
 		program, listens := peer.program(string(c.Protocol), c.Port)
 		switch {
-		case peer == nil:
+		case peer == nil && !c.Outside:
 			f.Sentence = fmt.Sprintf("%s, or a firewall that answers in its name, refused %s with a reset.", where, what)
 			f.Evidence = append(f.Evidence, "a reset came back; the other side's view is not known")
 			f.Remedy = fmt.Sprintf("See on %s whether something listens on port %d (ss -ltnp), and whether its firewall rejects with a reset.", c.To, c.Port)
+		case listens && o.trail.there && o.trail.arrived == 0:
+			f.Sentence = fmt.Sprintf("A firewall on the way refused %s to %s with a reset, in the name of %s.", what, where, c.To)
+			f.Evidence = append(f.Evidence, fmt.Sprintf("a reset came back, %s listens on the port of %s, and none of %d packets arrived there", name(program), c.To, o.trail.left))
+			f.Remedy = fmt.Sprintf("Allow %s from %s to %s on the firewall between them.", what, from, c.Address)
+			f.Fix = &Fix{Action: FixAllow, Traffic: traffic(c, source)}
+			f.By = ""
+			for _, h := range o.hops {
+				if h.By.IsValid() && !h.Reached {
+					f.By = h.By.String()
+				}
+			}
+			if f.By != "" {
+				f.Evidence = append(f.Evidence, fmt.Sprintf("the last router before the reset is %s", f.By))
+			}
 		case listens:
 			f.Sentence = fmt.Sprintf("A firewall refused %s with a reset, although %s listens there on %s.", what, name(program), c.To)
 			f.Evidence = append(f.Evidence, fmt.Sprintf("a reset came back, and on %s %s listens on the port", c.To, name(program)))
-			f.Remedy = r.rule(peer, c, from)
+			r.allowThere(&f, peer, source)
+		case c.Outside:
+			answer := map[netcontract.Protocol]string{netcontract.TCP: "a reset", netcontract.UDP: "ICMP \"port unreachable\""}[c.Protocol]
+			f.Sentence = fmt.Sprintf("%s refuses %s with %s: nobody listens there, or a firewall answers in its name.", where, what, answer)
+			f.Evidence = append(f.Evidence, answer+" came back")
+			f.Remedy = fmt.Sprintf("See whether %s is the right host, and whether its service runs; allow %s from %s to %s on a firewall that resets.", c.To, what, from, c.Address)
+			f.Fix = &Fix{Action: FixAllow, Traffic: traffic(c, source)}
 		default:
 			f.Sentence = fmt.Sprintf("Nobody listens on %s of %s.", what, where)
 			f.Evidence = append(f.Evidence, fmt.Sprintf("a reset came back, and %s says that nothing listens there", c.To))
@@ -75,13 +101,14 @@ func (r *run) finding(c Check, o outcome) Finding {
 		}
 		f.Sentence = fmt.Sprintf("%s rejects %s to %s: it sent ICMP %q.", whose, what, where, o.text)
 		f.Evidence = append(f.Evidence, fmt.Sprintf("ICMP %q came from %s", o.text, o.by))
-		if o.by == c.Address {
-			f.Remedy = r.rule(peer, c, from)
+		if o.by == c.Address && !c.Outside {
+			r.allowThere(&f, peer, source)
 		} else {
 			f.Remedy = fmt.Sprintf("Allow %s from %s to %s on %s.", what, from, c.Address, o.by)
+			f.Fix = &Fix{At: o.by.String(), Action: FixAllow, Traffic: traffic(c, source)}
 		}
 	case Dropped:
-		r.dropped(&f, o, what, where, from, peer)
+		r.dropped(&f, o, what, where, source, peer)
 	case Unreachable:
 		f.Sentence = fmt.Sprintf("%s cannot be reached from here: no route leads there, or the host is down.", where)
 		if o.err != nil {
@@ -95,6 +122,12 @@ func (r *run) finding(c Check, o outcome) Finding {
 		f.Sentence = fmt.Sprintf("%s is %s: it answers for %s.", c.Address, o.text, c.To)
 		f.Evidence = append(f.Evidence, fmt.Sprintf("the answer is signed with the token by %s", o.text))
 		f.Remedy = fmt.Sprintf("Correct the address of %s, or the address translation on the way.", c.To)
+		f.Fix = &Fix{Action: FixExempt, Traffic: traffic(c, source)}
+		if c.Outside {
+			f.Sentence = fmt.Sprintf("%s is not %s: its certificate is for %s.", c.Address, c.To, o.text)
+			f.Evidence = []string{fmt.Sprintf("a trusted certificate came, for %q and not for %q", o.text, c.Host)}
+			f.Remedy = fmt.Sprintf("Correct where %s leads to, or the address translation on the way.", c.To)
+		}
 	case WrongService:
 		f.By = c.Address.String()
 		f.Sentence = fmt.Sprintf("Something other than %s answers on %s of %s.", c.To, what, where)
@@ -107,11 +140,21 @@ func (r *run) finding(c Check, o outcome) Finding {
 			}
 		}
 		f.Remedy = fmt.Sprintf("Find out who answers for %s on port %d: address translation, a proxy, or a program that has taken the port.", c.Address, c.Port)
+		f.Fix = &Fix{Action: FixExempt, Traffic: traffic(c, source)}
+		if c.Outside {
+			f.Sentence = fmt.Sprintf("What answers on %s of %s does not speak %s.", what, where, speaks(c))
+			f.Evidence = []string{fmt.Sprintf("the connection opened, and %v", o.err)}
+		}
 	case Intercepted:
 		f.By = o.text
 		f.Sentence = fmt.Sprintf("Somebody on the way ends TLS to %s on %s with certificates of %q.", where, what, o.text)
 		f.Evidence = append(f.Evidence, fmt.Sprintf("the certificate is not the swarm's; its issuer is %q", o.text))
 		f.Remedy = fmt.Sprintf("Exempt %s port %d from TLS inspection.", c.Address, c.Port)
+		f.Fix = &Fix{Action: FixExempt, Traffic: traffic(c, source)}
+		if c.Outside {
+			f.Evidence = []string{fmt.Sprintf("the certificate for %s is of the issuer %q, whom neither the public roots nor --ca know", c.Host, o.text)}
+			f.Remedy += fmt.Sprintf(" If %s has a certificate of your own authority, name that with --ca FILE.", c.To)
+		}
 	case TransparentProxy:
 		f.Sentence = fmt.Sprintf("A transparent proxy accepts %s in place of %s.", what, where)
 		f.Evidence = append(f.Evidence, "a connection whose packets live for one hop was accepted, and the host is farther away than that")
@@ -119,23 +162,57 @@ func (r *run) finding(c Check, o outcome) Finding {
 			f.By = gateway
 		}
 		f.Remedy = fmt.Sprintf("Exempt %s port %d from the proxy.", c.Address, c.Port)
+		f.Fix = &Fix{Action: FixExempt, Traffic: traffic(c, source)}
+	case ProxyNeeded:
+		r.proxied(&f, o)
+	case NotResolving:
+		f.By = c.Address.String()
+		f.Sentence = fmt.Sprintf("The name server %s answers %s, and does not resolve names for this host (%s).", c.Address, what, o.text)
+		f.Evidence = append(f.Evidence, fmt.Sprintf("its answer has the code %s (RFC 1035 section 4.1.1)", o.text))
+		f.Remedy = fmt.Sprintf("Let %s resolve for %s (access list of recursion), or correct its forwarders.", c.Address, from)
+	case Slow:
+		p50, p90, p99 := quantile(o.rtts, 0.5), quantile(o.rtts, 0.9), quantile(o.rtts, 0.99)
+		f.RTTs, f.Loss = []float64{milliseconds(p50), milliseconds(p90), milliseconds(p99)}, o.loss
+		f.Sentence = fmt.Sprintf("%s answers on %s, but the path is bad: half of the round trips take at most %s, nine of ten %s, and %.0f%% of first packets are lost.", where, what, p50.Round(100*time.Microsecond), p90.Round(100*time.Microsecond), 100*o.loss)
+		f.Evidence = append(f.Evidence, fmt.Sprintf("%d connections, timed by the kernel; allowed are %s for nine of ten, and %.0f%% lost", sample, c.limit(), 100*lossLimit))
+		f.Remedy = fmt.Sprintf("Look for an overloaded or damaged link between %s and %s (`mtr -T -P %d %s`).", from, c.Address, c.Port, c.Address)
 	case MTUBlackHole:
 		f.Sentence = fmt.Sprintf("Small packets reach %s on %s and large ones are lost without a word.", where, what)
 		f.Evidence = append(f.Evidence, "a message of 4,096 bytes got no answer where a short one did")
 		if o.size > 0 {
-			f.Evidence = append(f.Evidence, fmt.Sprintf("with segments of %d bytes it passes", o.size))
+			mtu := o.size + 40 // the headers of TCP and IPv4
+			if !c.Address.Is4() {
+				mtu += 20
+			}
+			f.Evidence = append(f.Evidence, fmt.Sprintf("with segments of %d bytes it passes, which packets of %d bytes carry", o.size, mtu))
+			if device := deviceTo(source); device != "" {
+				f.Fix = &Fix{At: r.Self.Name, Action: FixMTU, Commands: []string{fmt.Sprintf("ip link set dev %s mtu %d", device, mtu)}}
+			}
 		}
 		f.Remedy = "Let ICMP \"fragmentation needed\" and ICMPv6 \"packet too big\" through on the way, or lower the MTU of the hosts' interfaces."
+		if f.Fix != nil {
+			f.Remedy = fmt.Sprintf("Let ICMP \"fragmentation needed\" and ICMPv6 \"packet too big\" through on the way, or on %s: %s", f.Fix.At, f.Fix.Commands[0])
+		}
 	case Failed:
 		f.Sentence = fmt.Sprintf("The check could not be made: %v.", o.err)
+		f.Evidence = append(f.Evidence, "the kernel says: "+fmt.Sprint(o.err))
+		f.Remedy = "See that this host's own firewall lets the packets out, and that the process may open enough files (ulimit -n)."
+	}
+	if o.note != "" {
+		f.Evidence = append(f.Evidence, o.note)
+	}
+	if o.proxy != nil && o.verdict != ProxyNeeded {
+		r.proxyFailed(&f, o)
 	}
 	return f
 }
 
-// dropped says behind which hop a connection is silent, and whether it was the
-// peer's own firewall.
-func (r *run) dropped(f *Finding, o outcome, what, where, from string, peer *Evidence) {
-	c := f.Check
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// dropped says how far the packets come, and whose rule ends them.
+func (r *run) dropped(f *Finding, o outcome, what, where string, source netip.Addr, peer *Evidence) {
+	c, t := f.Check, o.trail
+	from := source.String()
 	last := netip.Addr{}
 	reached := false
 	for _, h := range o.hops {
@@ -143,33 +220,79 @@ func (r *run) dropped(f *Finding, o outcome, what, where, from string, peer *Evi
 			last, reached = h.By, h.Reached
 		}
 	}
+	var theirs *hostfw.Firewall
+	if peer != nil {
+		theirs = peer.Firewall
+	}
+	matching, matches := dropping(theirs, "input", c)
+	mine, dropsHere := dropping(r.own.Firewall, "output", c)
 	switch {
-	case len(o.counted) > 0:
+	case t.looked && t.left == 0 && !dropsHere:
+		f.Verdict = Unreachable
+		f.Sentence = fmt.Sprintf("%s cannot be reached from here: packets do not leave this host, and its firewall does not keep them.", where)
+		f.Evidence = append(f.Evidence, fmt.Sprintf("of %d packets none went out: the next hop does not answer", burst))
+		f.Remedy = fmt.Sprintf("See what `ip route get %s` and `ip neigh` say here: the gateway is down, or the route leads to the wrong one.", c.Address)
+		return
+	case t.looked && t.left == 0:
+		f.By = source.String()
+		f.Sentence = fmt.Sprintf("This host's own firewall drops %s to %s: the packets do not leave.", what, where)
+		f.Evidence = append(f.Evidence, fmt.Sprintf("of %d packets none went out", burst))
+		if f.counted(t.here, r.Self.Name); len(t.here) == 0 {
+			f.Evidence = append(f.Evidence, mine.evidence(r.Self.Name))
+		}
+		r.allowHere(f, "output", source)
+		return
+	case t.looked && t.answered > 0:
+		f.By = source.String()
+		f.Sentence = fmt.Sprintf("This host's own firewall drops the answers of %s on %s.", where, what)
+		f.Evidence = append(f.Evidence, fmt.Sprintf("%d answers came back to this host, and none to the program", t.answered))
+		r.acceptAnswersHere(f)
+		return
+	case len(t.at) > 0 && (t.arrived > 0 || !t.there):
 		f.By = c.Address.String()
 		f.Sentence = fmt.Sprintf("The firewall of %s drops %s from here.", where, what)
-		f.Evidence = append(f.Evidence, fmt.Sprintf("its rule %s counted the packets", strings.Join(o.counted, ", ")))
-		f.Remedy = r.rule(peer, c, from)
+		f.counted(t.at, c.To)
+		r.allowThere(f, peer, source)
 		return
-	case peer != nil && peer.Firewall != nil:
-		if d, ok := peer.Firewall.Policy("input"); ok {
-			f.By = c.Address.String()
-			f.Sentence = fmt.Sprintf("The firewall of %s most likely drops %s from here: what no rule accepts is dropped there.", where, what)
-			f.Evidence = append(f.Evidence, fmt.Sprintf("the policy of its chain %s is drop, and policies do not count", d.Where))
-			f.Remedy = r.rule(peer, c, from)
-			break
+	case peer.halfOpen(r.Self.Addresses, c.Port) && c.Protocol == netcontract.TCP:
+		f.Sentence = fmt.Sprintf("%s gets %s from here, and its answers are dropped on the way back.", where, what)
+		f.Evidence = append(f.Evidence, fmt.Sprintf("the first packet arrived: %s keeps a half-open connection from %s", c.To, from), "no answer came back to this host: the host's own firewall does not drop it")
+		f.Remedy = fmt.Sprintf("Allow the answers from %s port %d to %s (established connections) on the firewall between them.", c.Address, c.Port, from)
+		f.Fix = &Fix{Action: FixAllow, Traffic: &Traffic{Protocol: c.Protocol, Source: c.Address, Destination: source, SourcePort: c.Port}}
+		if last.IsValid() && !reached {
+			f.By = last.String()
+			f.Evidence = append(f.Evidence, fmt.Sprintf("%s is the last router that answers, at hop %d", last, hopOf(o, last)))
 		}
+		return
+	case t.arrived > 0:
+		f.By = c.Address.String()
+		f.Sentence = fmt.Sprintf("The firewall of %s drops %s from here.", where, what)
+		f.Evidence = append(f.Evidence, fmt.Sprintf("%d of %d packets arrived at %s, and were not answered", t.arrived, burst, c.To))
+		if matches {
+			f.Evidence = append(f.Evidence, matching.evidence(c.To))
+		}
+		r.allowThere(f, peer, source)
+		return
+	case t.there:
 		f.Sentence = fmt.Sprintf("A firewall between here and %s drops %s; the host's own does not.", where, what)
-		f.Evidence = append(f.Evidence, fmt.Sprintf("no dropping rule of %s counted a packet", c.To))
+		f.Evidence = append(f.Evidence, fmt.Sprintf("%d packets left this host, and none arrived at %s", t.left, c.To))
 		f.Remedy = fmt.Sprintf("Allow %s from %s to %s on the firewall between them.", what, from, c.Address)
+		f.Fix = &Fix{Action: FixAllow, Traffic: traffic(c, source)}
+	case matches:
+		f.By = c.Address.String()
+		f.Sentence = fmt.Sprintf("The firewall of %s most likely drops %s from here.", where, what)
+		f.Evidence = append(f.Evidence, matching.evidence(c.To))
+		r.allowThere(f, peer, source)
 	default:
 		f.Sentence = fmt.Sprintf("%s to %s is dropped without a word.", what, where)
-		f.Remedy = fmt.Sprintf("Allow %s from %s to %s on the firewalls on the way and on %s.", what, from, c.Address, c.To)
+		f.Remedy = fmt.Sprintf("Allow %s from %s to %s, and the answers, on the firewalls on the way and on %s.", what, from, c.Address, c.To)
+		f.Fix = &Fix{Action: FixAllow, Traffic: traffic(c, source)}
+		f.Fix.Traffic.Answers = true
+		if t.looked {
+			f.Evidence = append(f.Evidence, fmt.Sprintf("%d packets left this host, and no answer came", t.left))
+		}
 	}
 	switch {
-	case c.Protocol == netcontract.ICMP:
-		f.Evidence = append(f.Evidence, "no echo came back")
-	case c.Protocol == netcontract.UDP:
-		f.Evidence = append(f.Evidence, fmt.Sprintf("%d datagrams got no answer", attempts))
 	case last.IsValid() && !reached:
 		if f.By == "" {
 			f.By = last.String()
@@ -177,11 +300,15 @@ func (r *run) dropped(f *Finding, o outcome, what, where, from string, peer *Evi
 		f.Evidence = append(f.Evidence, fmt.Sprintf("%s is the last router that answers, at hop %d; behind it is silence", last, hopOf(o, last)))
 	case last.IsValid():
 		f.Evidence = append(f.Evidence, "with a short time to live an answer came: the way there works, the way back does not")
+	case c.Protocol == netcontract.ICMP:
+		f.Evidence = append(f.Evidence, "no echo came back")
+	case c.Protocol == netcontract.UDP:
+		f.Evidence = append(f.Evidence, fmt.Sprintf("%d datagrams got no answer", attempts))
 	default:
 		f.Evidence = append(f.Evidence, "no router on the way answers either")
 		// What never comes back may be dropped at this end too.
 		if d, ok := r.own.Firewall.Policy("input"); ok {
-			f.Evidence = append(f.Evidence, fmt.Sprintf("this host's own firewall drops what no rule accepts (chain %s), which may include the answers", d.Where))
+			f.Evidence = append(f.Evidence, fmt.Sprintf("this host's own firewall drops what no rule accepts (chain %s), which may include the answers and the errors of routers", d.Where))
 			f.Remedy = fmt.Sprintf("Accept established connections and ICMP errors on this host first (%s), then %s%s", d.Where, strings.ToLower(f.Remedy[:1]), f.Remedy[1:])
 		}
 	}
@@ -198,6 +325,7 @@ func (r *run) negative(f *Finding, o outcome) {
 		f.Sentence = fmt.Sprintf("%s of %s (%s) is open to %s, and is for the cluster's nodes alone.", what, c.To, c.Address, r.Self.Name)
 		f.Evidence = append(f.Evidence, "a connection opened")
 		f.Remedy = fmt.Sprintf("Close %s on %s to everybody but the nodes: `portcullis network render` writes the rules.", what, c.To)
+		f.Fix = &Fix{At: c.To, Action: FixClose, Traffic: traffic(c, r.source(c.Address))}
 	case Failed:
 		f.Sentence = fmt.Sprintf("The check could not be made: %v.", o.err)
 	default:
@@ -252,63 +380,6 @@ func firstHop(o outcome) string {
 		return o.hops[0].By.String()
 	}
 	return ""
-}
-
-// rule is what makes the row hold on the peer's own firewall, in the language of
-// the one that is in use there.
-func (r *run) rule(peer *Evidence, c Check, from string) string {
-	kind, chain := "nftables", "inet filter input"
-	if peer != nil && peer.Firewall != nil {
-		kind = peer.Firewall.Kind
-		chain = inputChain(peer.Firewall, c)
-	}
-	family := "ip"
-	if !c.Address.Is4() {
-		family = "ip6"
-	}
-	comment := fmt.Sprintf("portcullis %s", c.Row)
-	switch kind {
-	case "iptables":
-		tool := map[string]string{"ip": "iptables", "ip6": "ip6tables"}[family]
-		if c.Protocol == netcontract.ICMP {
-			return fmt.Sprintf("On %s: %s -I INPUT -s %s -p %s -m comment --comment %q -j ACCEPT", c.To, tool, from, icmpName(family), comment)
-		}
-		return fmt.Sprintf("On %s: %s -I INPUT -s %s -p %s --dport %d -m comment --comment %q -j ACCEPT", c.To, tool, from, c.Protocol, c.Port, comment)
-	case "ufw":
-		if c.Protocol == netcontract.ICMP {
-			return fmt.Sprintf("On %s: allow ICMP echo from %s in /etc/ufw/before.rules, then ufw reload", c.To, from)
-		}
-		return fmt.Sprintf("On %s: ufw allow proto %s from %s to any port %d comment '%s'", c.To, c.Protocol, from, c.Port, comment)
-	case "firewalld":
-		ipv := map[string]string{"ip": "ipv4", "ip6": "ipv6"}[family]
-		if c.Protocol == netcontract.ICMP {
-			return fmt.Sprintf(`On %s: firewall-cmd --add-rich-rule='rule family="%s" source address="%s" icmp-type name="echo-request" accept'`, c.To, ipv, from)
-		}
-		return fmt.Sprintf(`On %s: firewall-cmd --add-rich-rule='rule family="%s" source address="%s" port port="%d" protocol="%s" accept'`, c.To, ipv, from, c.Port, c.Protocol)
-	}
-	if c.Protocol == netcontract.ICMP {
-		return fmt.Sprintf("On %s: nft insert rule %s %s saddr %s meta l4proto %s accept comment '%q'", c.To, chain, family, from, icmpName(family), comment)
-	}
-	return fmt.Sprintf("On %s: nft insert rule %s %s saddr %s %s dport %d accept comment '%q'", c.To, chain, family, from, c.Protocol, c.Port, comment)
-}
-
-func icmpName(family string) string {
-	if family == "ip6" {
-		return "ipv6-icmp"
-	}
-	return "icmp"
-}
-
-// inputChain is the chain that drops what comes in, so that a rule in front of it
-// counts.
-func inputChain(f *hostfw.Firewall, c Check) string {
-	for _, d := range f.Drops {
-		fields := strings.Fields(d.Where)
-		if d.Hook == "input" && len(fields) >= 3 && (fields[0] == "inet" || (fields[0] == "ip") == c.Address.Is4()) {
-			return strings.Join(fields[:3], " ")
-		}
-	}
-	return "inet filter input"
 }
 
 // sortFindings puts what fails first, then by host, row and port.

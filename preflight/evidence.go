@@ -3,7 +3,9 @@ package preflight
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/portcullis-id/portcullis/hostfw"
@@ -18,6 +20,23 @@ type Evidence struct {
 	Bound     []Bound          `json:"bound,omitempty"`
 	Strangers int64            `json:"strangers,omitempty"` // messages and connections of others that were dropped
 	Unknown   []string         `json:"unknown,omitempty"`   // what could not be found out, and why
+	// HalfOpen are connections whose first packet came here and whose answer got no
+	// answer.
+	HalfOpen []HalfOpen `json:"half_open,omitempty"`
+}
+
+// HalfOpen is a connection that was asked for and never made.
+type HalfOpen struct {
+	From netip.Addr `json:"from"`
+	Port int        `json:"port"`
+}
+
+// maxHalfOpen bounds what is told of them: a flood makes many.
+const maxHalfOpen = 1024
+
+// halfOpen reports whether packets of a host to a port arrive there.
+func (e *Evidence) halfOpen(from []netip.Addr, port int) bool {
+	return e != nil && slices.ContainsFunc(e.HalfOpen, func(h HalfOpen) bool { return h.Port == port && slices.Contains(from, h.From) })
 }
 
 // Listener is a port that somebody listens on.
@@ -28,8 +47,27 @@ type Listener struct {
 	Program  string `json:"program,omitempty"`
 }
 
+// gatherer looks at this host, once for all who ask within a moment: many do at the
+// same time, and who holds which socket takes a walk over all processes.
+type gatherer struct {
+	mu   sync.Mutex
+	last *Evidence
+}
+
+const gatherEvery = 500 * time.Millisecond
+
+func (g *gatherer) gather(context.Context) *Evidence {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.last == nil || time.Since(g.last.At) > gatherEvery {
+		g.last = gather()
+	}
+	fresh := *g.last // the caller adds to it
+	return &fresh
+}
+
 // gather looks at this host.
-func gather(context.Context) *Evidence {
+func gather() *Evidence {
 	e := &Evidence{At: time.Now()}
 	all, err := sockets.List()
 	if err != nil {
@@ -39,6 +77,9 @@ func gather(context.Context) *Evidence {
 	for _, s := range all {
 		if s.Listening {
 			e.Listens = append(e.Listens, Listener{s.Protocol, s.Local.Addr().String(), int(s.Local.Port()), programs[s.Inode].Name})
+		}
+		if h := (HalfOpen{s.Remote.Addr(), int(s.Local.Port())}); s.HalfOpen && len(e.HalfOpen) < maxHalfOpen && !slices.Contains(e.HalfOpen, h) {
+			e.HalfOpen = append(e.HalfOpen, h)
 		}
 	}
 	if e.Firewall, err = hostfw.Read(); err != nil {

@@ -22,9 +22,15 @@ const (
 	Intercepted      Verdict = "intercepted TLS"   // somebody ends TLS on the way
 	TransparentProxy Verdict = "transparent proxy" // somebody ends TCP on the way
 	MTUBlackHole     Verdict = "path-MTU black hole"
-	Exposed          Verdict = "exposed" // open, and must not be
-	Shut             Verdict = "shut"    // not open, as it has to be
-	Failed           Verdict = "failed"  // the check itself could not be made
+	ProxyNeeded      Verdict = "proxy needed"         // not directly, and through a proxy it works
+	NotResolving     Verdict = "name not resolving"   // the name leads nowhere
+	Differently      Verdict = "resolves differently" // the name leads elsewhere here than it should, or than on other hosts
+	Slow             Verdict = "slow"                 // it works, late or with losses
+	Free             Verdict = "free"                 // a port of this host that nobody has
+	Taken            Verdict = "taken"                // a port of this host that a foreign program has
+	Exposed          Verdict = "exposed"              // open, and must not be
+	Shut             Verdict = "shut"                 // not open, as it has to be
+	Failed           Verdict = "failed"               // the check itself could not be made
 )
 
 // Finding is a check with what was found.
@@ -40,12 +46,20 @@ type Finding struct {
 	// Evidence is what the sentence rests on.
 	Evidence []string `json:"evidence,omitempty"`
 	// Remedy is the rule or the step that makes the row hold.
-	Remedy string  `json:"remedy,omitempty"`
-	RTT    float64 `json:"rtt_ms,omitempty"`
+	Remedy string `json:"remedy,omitempty"`
+	// Fix is the remedy for programs, where it is a rule.
+	Fix *Fix    `json:"fix,omitempty"`
+	RTT float64 `json:"rtt_ms,omitempty"`
+	// RTTs are the quantiles 50, 90 and 99 of the path, in milliseconds, and Loss the
+	// share of packets that were lost, where the path was looked at more closely.
+	RTTs []float64 `json:"rtt_quantiles_ms,omitempty"`
+	Loss float64   `json:"loss,omitempty"`
 }
 
-// Required reports whether the run fails with this finding.
-func (f Finding) Required() bool { return f.Need != netcontract.Optional || f.Closed }
+// Required reports whether the run fails with this finding. What is slow works.
+func (f Finding) Required() bool {
+	return (f.Need != netcontract.Optional || f.Closed) && f.Verdict != Slow
+}
 
 // Clock compares the clocks of two hosts.
 type Clock struct {
@@ -83,6 +97,13 @@ type Report struct {
 	Took     float64   `json:"took_s"`
 	Findings []Finding `json:"findings"`
 	Clocks   []Clock   `json:"clocks,omitempty"`
+	// Names are what the names of outside hosts led to, on each host.
+	Names []Resolved `json:"names,omitempty"`
+	// Outside are the hosts outside of the run that were probed.
+	Outside []Outsider `json:"outside,omitempty"`
+	// Before are the failures of the run that began at BeforeOf, and what became of them.
+	Before   []Change   `json:"before,omitempty"`
+	BeforeOf *time.Time `json:"before_of,omitempty"`
 	// Silent are hosts that never answered with the token.
 	Silent []string `json:"silent,omitempty"`
 	// Missing are hosts whose own findings did not arrive.

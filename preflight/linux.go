@@ -9,8 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-var errRefused = syscall.ECONNREFUSED
-
 // segmentSize bounds the TCP segments of a connection; 0 leaves it to the kernel.
 func segmentSize(n int) func(network, address string, c syscall.RawConn) error {
 	return func(_, _ string, c syscall.RawConn) error {
@@ -26,19 +24,18 @@ func segmentSize(n int) func(network, address string, c syscall.RawConn) error {
 	}
 }
 
-// onLink reports whether an address is in a network of this host's own: no router
-// stands between.
-func onLink(a netip.Addr) bool {
+// onLinks are the networks of this host's own: no router stands between.
+func onLinks() (networks []netip.Prefix, known bool) {
 	all, err := net.InterfaceAddrs()
 	if err != nil {
-		return true // nothing can be said about the way
+		return nil, false // nothing can be said about the way
 	}
 	for _, n := range all {
-		if p, err := netip.ParsePrefix(n.String()); err == nil && p.Contains(a.WithZone("")) {
-			return true
+		if p, err := netip.ParsePrefix(n.String()); err == nil {
+			networks = append(networks, p)
 		}
 	}
-	return false
+	return networks, true
 }
 
 // rawSockets reports whether this process may send ICMP by itself; without, the

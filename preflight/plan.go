@@ -20,11 +20,15 @@ const (
 	CLI          Role = "cli"
 	Monitoring   Role = "monitoring"
 	JumpHost     Role = "jump-host"
+	Depot        Role = "depot"
+	DNSServer    Role = "dns"
 	Outside      Role = "outside" // somebody whom no row lets in
 )
 
 // Roles lists all roles.
-func Roles() []Role { return []Role{Node, LoadBalancer, CLI, Monitoring, JumpHost, Outside} }
+func Roles() []Role {
+	return []Role{Node, LoadBalancer, CLI, Monitoring, JumpHost, Depot, DNSServer, Outside}
+}
 
 // maxHosts and maxAddresses bound a swarm.
 const (
@@ -133,6 +137,12 @@ type Check struct {
 	// Closed means that the connection must not be possible: a row of nodes, seen from
 	// outside.
 	Closed bool `json:"must_be_closed,omitempty"`
+	// Host is the name of a host outside of the run; Outside says that To is one, with a
+	// name or without.
+	Host    string `json:"host,omitempty"`
+	Outside bool   `json:"outside,omitempty"`
+	// Local means that the check is about this host itself.
+	Local bool `json:"local,omitempty"`
 }
 
 func (c Check) addrPort() netip.AddrPort {
@@ -183,23 +193,65 @@ func Plan(table netcontract.Table, self Host, peers []Host, opts Options) ([]Che
 	return checks, nil
 }
 
+// callers says who connects to whom on the rows that are not between nodes.
+var callers = map[netcontract.RowID]struct{ from, to Role }{
+	netcontract.LB:              {LoadBalancer, Node},
+	netcontract.CLI:             {CLI, Node},
+	netcontract.Health:          {Monitoring, Node},
+	netcontract.JumpHost:        {JumpHost, Node},
+	netcontract.WebtaskCallback: {Node, LoadBalancer},
+	netcontract.UpdatePackages:  {Node, Depot},
+	netcontract.UpdateImages:    {Node, Depot},
+	netcontract.CDN:             {Node, Depot},
+	netcontract.Examples:        {Node, Depot},
+	netcontract.Telemetry:       {Node, Depot},
+	netcontract.DNS:             {Node, DNSServer},
+}
+
 // concerns reports whether a host of one role connects to one of another on a row,
 // and whether it must not be able to.
 func concerns(row netcontract.Row, from, to Role) (closed, ok bool) {
-	if to != Node {
-		return false, false
-	}
 	if row.Section == netcontract.BetweenNodes {
-		if from == Node {
-			return false, true
+		if from == Node || to != Node {
+			return false, from == Node && to == Node
 		}
 		// Nobody but nodes may reach what nodes say to each other. SSH and ICMP have rows
 		// of their own for others, and dashboards may be opened to operators.
 		forbidden := from == Outside && row.ID != netcontract.ICMPEcho && row.ID != netcontract.Grafana && row.ID != netcontract.Maintenance
 		return true, forbidden
 	}
-	client := map[netcontract.RowID]Role{netcontract.LB: LoadBalancer, netcontract.CLI: CLI, netcontract.Health: Monitoring, netcontract.JumpHost: JumpHost}[row.ID]
-	return false, client != "" && client == from
+	c, known := callers[row.ID]
+	there := known && c.from == from && c.to == to
+	back := known && row.ID == netcontract.DNS && c.from == to && c.to == from // the row goes both ways
+	return false, there || back
+}
+
+// serves reports whether a host of the role listens on a row.
+func serves(row netcontract.Row, role Role) bool {
+	if row.Section == netcontract.BetweenNodes {
+		return role == Node
+	}
+	c, known := callers[row.ID]
+	return known && (c.to == role || row.ID == netcontract.DNS && c.from == role)
+}
+
+// alternatives reports whether one open port of the row is enough among those of a
+// group, and which group a port is in: a load balancer comes to 443 or to 4443, a
+// mail server listens on one port of three.
+func alternatives(row netcontract.Row, p int) (group int, ok bool) {
+	if row.ID == netcontract.SMTP {
+		return 0, true
+	}
+	for i, r := range row.Ports {
+		next := i+1 < len(row.Ports) && row.Ports[i+1].Alternative
+		if !r.Alternative {
+			group = i
+		}
+		if r.Contains(p) {
+			return group, r.Alternative || next
+		}
+	}
+	return 0, false
 }
 
 // ports are those of a row that are probed.

@@ -164,6 +164,19 @@ func (r *Report) text(colour bool) string {
 		}
 		b.WriteString("\n")
 	}
+	if len(r.Before) > 0 {
+		fmt.Fprintf(&b, "\nwhat failed on %s\n", r.BeforeOf.Format("2006-01-02 15:04 UTC"))
+	}
+	for _, c := range r.Before {
+		line := c.text()
+		switch {
+		case c.Holds:
+			line = paint(green, line)
+		case c.Now != "":
+			line = paint(red, line)
+		}
+		fmt.Fprintf(&b, "  %s\n", line)
+	}
 	for _, f := range r.Failures() {
 		tint, word := yellow, "optional"
 		if f.Required() {
@@ -239,7 +252,7 @@ func (r *Report) junit(w io.Writer) error {
 			if f.From != p.From || f.To != p.To {
 				continue
 			}
-			c := junitCase{Class: string(f.Row), Name: fmt.Sprintf("%s %s %s", f.Address, f.Protocol, portText(f.Check)), Time: strconv.FormatFloat(f.RTT/1000, 'f', 6, 64)}
+			c := junitCase{Class: string(f.Row), Name: fmt.Sprintf("%s %s %s", addressText(f.Address), f.Protocol, portText(f.Check)), Time: strconv.FormatFloat(f.RTT/1000, 'f', 6, 64)}
 			text := strings.Join(append(slices.Clone(f.Evidence), f.Remedy), "\n")
 			switch {
 			case f.OK:
@@ -282,6 +295,10 @@ func (r *Report) ChangeRequest() ([]byte, error) {
 				}
 			}
 		}
+		destination := f.Host // a firewall that knows names wants the name, too
+		if f.Address.IsValid() {
+			destination = f.Address.String()
+		}
 		required := "no"
 		if f.Required() {
 			required = "yes"
@@ -290,7 +307,7 @@ func (r *Report) ChangeRequest() ([]byte, error) {
 		if f.Port > 0 {
 			p = port(f.Port)
 		}
-		rows = append(rows, []string{string(f.Row), f.From, source, f.To, f.Address.String(), string(f.Protocol), p, required, string(f.Verdict), f.Sentence, strings.Join(f.Evidence, "; "), f.Remedy})
+		rows = append(rows, []string{string(f.Row), f.From, source, f.To, destination, string(f.Protocol), p, required, string(f.Verdict), f.Sentence, strings.Join(f.Evidence, "; "), f.Remedy})
 	}
 	if err := w.WriteAll(rows); err != nil {
 		return nil, err
@@ -320,6 +337,7 @@ code{font:.85rem ui-monospace,monospace;overflow-wrap:anywhere}
 <div class="scroll"><table><thead><tr><th>from → to</th>{{range .Rows}}<th>{{.}}</th>{{end}}</tr></thead><tbody>
 {{range $p := .Pairs}}<tr><th>{{$p.From}} → {{$p.To}}</th>{{range $row := $.Rows}}{{with $.Cell $p $row}}<td class="{{.State}}" title="{{.Title}}">{{if eq .State "ok"}}✓{{else if eq .State "none"}}·{{else}}{{.Verdict}}{{end}}</td>{{end}}{{end}}</tr>
 {{end}}</tbody></table></div>
+{{with .Before}}<h2>What failed before</h2><table><tbody>{{range .}}<tr><th>{{.From}} → {{.To}}, {{.Row}}{{with .Port}} port {{.}}{{end}}</th><td>{{.Verdict}}</td><td class="{{if .Holds}}ok{{else if .Now}}fail{{else}}none{{end}}">{{with .Now}}{{.}}{{else}}not looked at{{end}}</td></tr>{{end}}</tbody></table>{{end}}
 {{with .Failures}}<h2>What does not hold</h2>
 {{range .}}<article{{if .Required}} class="required"{{end}}><p><strong>{{.Sentence}}</strong></p>
 <p class="soft">{{.From}} → {{.To}} · row {{.Row}} · {{.Verdict}}</p>

@@ -17,12 +17,14 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/portcullis-id/portcullis/hostfw"
 	"github.com/portcullis-id/portcullis/netcontract"
 )
 
 // The bounds of a responder: strangers cost no more than these.
 const (
-	maxClients       = 512             // connections at the same time, over all ports
+	maxClients       = 512             // connections of strangers at the same time, over all ports
+	maxOwn           = 8192            // connections of the addresses of the run
 	strangerPatience = 2 * time.Second // until a connection that says nothing is closed
 )
 
@@ -36,11 +38,17 @@ type Responder struct {
 	// evidence is what this host knows of its side.
 	evidence func(ctx context.Context) *Evidence
 
+	// swarm are the addresses of the hosts of the run: a connection of theirs that says
+	// nothing is a probe, and no stranger.
+	swarm map[netip.Addr]bool
+
+	watches   watches
 	now       func() time.Time
 	listeners []net.Listener
 	packets   []net.PacketConn
 	bound     []Bound
-	slots     chan struct{}
+	slots     chan struct{} // of strangers
+	own       chan struct{} // of the hosts of the run
 	strangers atomic.Int64
 	wg        sync.WaitGroup
 }
@@ -61,14 +69,11 @@ type Bound struct {
 // newResponder opens all ports of the rows on which a node listens. A port that
 // another program has is no error: that program is what the row is for.
 func newResponder(ctx context.Context, token *Token, table netcontract.Table, self Host, thorough bool) (*Responder, error) {
-	r := &Responder{token: token, self: self, slots: make(chan struct{}, maxClients)}
-	if self.Role != Node {
-		return r, nil
-	}
+	r := &Responder{token: token, self: self, slots: make(chan struct{}, maxClients), own: make(chan struct{}, maxOwn)}
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false) // Landlock's network rules do not see it
 	for _, row := range table.Rows() {
-		if !row.Listens() || row.Section != netcontract.BetweenNodes && !slices.Contains([]netcontract.RowID{netcontract.LB, netcontract.CLI, netcontract.Health, netcontract.JumpHost}, row.ID) {
+		if !serves(row, self.Role) {
 			continue
 		}
 		for _, protocol := range row.Protocols {
@@ -119,10 +124,14 @@ func (r *Responder) serve() {
 				if err != nil {
 					return // closed
 				}
+				slots := r.slots
+				if a, err := netip.ParseAddrPort(c.RemoteAddr().String()); err == nil && r.swarm[a.Addr().Unmap()] {
+					slots = r.own
+				}
 				select {
-				case r.slots <- struct{}{}:
+				case slots <- struct{}{}:
 					r.wg.Go(func() {
-						defer func() { <-r.slots }()
+						defer func() { <-slots }()
 						defer c.Close()
 						r.answer(c)
 					})
@@ -143,7 +152,7 @@ func (r *Responder) serve() {
 				}
 				var q request
 				if r.token.datagram(buf[:n], toResponder, &q) != nil || q.Kind != kindHello {
-					r.strangers.Add(1)
+					r.stranger(from, buf[:n])
 					continue
 				}
 				if out, err := r.token.encode(toProber, r.reply(q, from.String())); err == nil {
@@ -163,7 +172,7 @@ func (r *Responder) answer(c net.Conn) {
 	br := bufio.NewReaderSize(c, 4096)
 	first, err := br.Peek(1)
 	if err != nil {
-		r.strangers.Add(1) // a port scan, or a load balancer's look
+		r.stranger(c.RemoteAddr(), nil) // a port scan, or a load balancer's look
 		return
 	}
 	var stream net.Conn = buffered{c, br}
@@ -172,7 +181,11 @@ func (r *Responder) answer(c net.Conn) {
 	}
 	var q request
 	if err := r.token.read(stream, toResponder, maxRequest, &q); err != nil {
-		r.strangers.Add(1)
+		said := ""
+		if errors.Is(err, errStranger) && first[0] == magic[0] {
+			said = magic // a frame, and not one of this token's
+		}
+		r.stranger(c.RemoteAddr(), []byte(said))
 		return
 	}
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second)) // one of ours: it may ask for much
@@ -181,6 +194,79 @@ func (r *Responder) answer(c net.Conn) {
 		return
 	}
 	_, _ = stream.Write(out) // who asked sees that nothing came
+}
+
+// stranger counts somebody who is not of this run. Hosts of the run knock without
+// a word, and ask what is no question of ours, to see how far they get: they count
+// only with a frame of another token.
+func (r *Responder) stranger(from net.Addr, said []byte) {
+	if a, err := netip.ParseAddrPort(from.String()); err == nil && r.swarm[a.Addr().Unmap()] && !strings.HasPrefix(string(said), magic) {
+		return
+	}
+	r.strangers.Add(1)
+}
+
+// watches are the looks at this host's packets that other hosts have asked for,
+// one for each of them.
+type watches struct {
+	mu sync.Mutex
+	by map[string]*watched
+}
+
+type watched struct {
+	tap    *tap
+	flows  []Flow
+	before *hostfw.Firewall
+}
+
+// Bounds of a look.
+const (
+	watchTime  = 5 * time.Second // at the most
+	maxFlows   = 512
+	maxWatches = maxHosts
+)
+
+// begin counts the packets of flows from now on.
+func (w *watches) begin(by string, flows []Flow) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.by[by] != nil || len(w.by) >= maxWatches || len(flows) > maxFlows {
+		return
+	}
+	now := &watched{flows: flows}
+	now.before, _ = hostfw.Read()                        // nil where it may not be read
+	now.tap, _ = newTap(watchTime, func(p packet) bool { // nil without the right to
+		return slices.ContainsFunc(flows, func(f Flow) bool { return f.has(p) })
+	})
+	if w.by == nil {
+		w.by = map[string]*watched{}
+	}
+	w.by[by] = now
+	time.AfterFunc(watchTime, func() { w.end(by, now) })
+}
+
+// end is what was counted since begin, nil where nobody looked.
+func (w *watches) end(by string, which *watched) *Watch {
+	w.mu.Lock()
+	now := w.by[by]
+	if now == nil || which != nil && now != which {
+		w.mu.Unlock()
+		return nil
+	}
+	delete(w.by, by)
+	w.mu.Unlock()
+	out := &Watch{Looked: now.tap != nil}
+	if after, err := hostfw.Read(); err == nil {
+		out.Counted = after.Since(now.before)
+	}
+	if now.tap != nil {
+		packets, whole := now.tap.stop()
+		out.Looked = whole
+		for _, f := range now.flows {
+			out.Arrived = append(out.Arrived, f.count(packets))
+		}
+	}
+	return out
 }
 
 // buffered is a connection whose first bytes were looked at.
@@ -202,6 +288,10 @@ func (r *Responder) reply(q request, seen string) reply {
 			a.Evidence.Bound = r.bound
 			a.Evidence.Strangers = r.strangers.Load()
 		}
+	case kindWatch:
+		r.watches.begin(q.From, q.Flows)
+	case kindCount:
+		a.Watch = r.watches.end(q.From, nil)
 	case kindResults:
 		if r.results != nil {
 			a.Results, _ = json.Marshal(r.results(q.From)) // plain values: it cannot fail

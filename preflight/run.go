@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -38,8 +39,19 @@ type Config struct {
 	Table netcontract.Table
 	Self  Host
 	Peers []Host // others, and Self is ignored among them
+	// Token is what the hosts of the run share; nil where this host is alone.
 	Token *Token
 	Options
+	// Outsiders are hosts that take no part, on the other side of rows that lead out.
+	Outsiders []Outsider
+	// Notes are what the report has to say beside its findings.
+	Notes []string
+	// CA are roots that outside hosts' certificates may be of, beside the public ones.
+	CA *x509.CertPool
+	// Proxy is the HTTP proxy that the appliance is configured with, and EnvProxy the
+	// one that the environment names for a URL; both may be nil.
+	Proxy    *url.URL
+	EnvProxy func(*url.URL) (*url.URL, error)
 	// Wait is how long hosts that do not answer yet are waited for.
 	Wait time.Duration
 	// Linger is how long this host goes on answering others, at the most, after its own
@@ -64,6 +76,22 @@ type run struct {
 	evidence map[string]*Evidence // of peers, after the probes
 	fetched  map[string]bool      // peers that have this host's complete findings
 	own      *Evidence            // of this host
+	looks    gatherer
+	up       map[string]bool      // peers of which some port is open, whoever answers there
+	holes    map[netip.Addr]*hole // whether the path to an address loses large packets
+	quality  map[netip.Addr]*quality
+}
+
+func newRun(cfg Config) *run {
+	r := &run{Config: cfg, working: map[string]netip.AddrPort{}, clocks: map[string]Clock{}, evidence: map[string]*Evidence{}, fetched: map[string]bool{},
+		up: map[string]bool{}, holes: map[netip.Addr]*hole{}, quality: map[netip.Addr]*quality{}}
+	if r.Now == nil {
+		r.Now = time.Now
+	}
+	if r.Progress == nil {
+		r.Progress = func(string) {}
+	}
+	return r
 }
 
 // Run takes part in a swarm until the report is complete, or ctx ends: then it
@@ -71,13 +99,7 @@ type run struct {
 // stay waits until they have, for Linger at the most, and ends the responders. It
 // has to be called.
 func Run(ctx context.Context, cfg Config) (report *Report, stay func(), err error) {
-	r := &run{Config: cfg, working: map[string]netip.AddrPort{}, clocks: map[string]Clock{}, evidence: map[string]*Evidence{}, fetched: map[string]bool{}}
-	if r.Now == nil {
-		r.Now = time.Now
-	}
-	if r.Progress == nil {
-		r.Progress = func(string) {}
-	}
+	r := newRun(cfg)
 	for _, p := range cfg.Peers {
 		if p.Name != cfg.Self.Name {
 			r.others = append(r.others, p)
@@ -86,34 +108,53 @@ func Run(ctx context.Context, cfg Config) (report *Report, stay func(), err erro
 	if r.checks, err = Plan(cfg.Table, cfg.Self, r.others, cfg.Options); err != nil {
 		return nil, nil, err
 	}
-	r.report = Report{Host: cfg.Self.Name, Role: cfg.Self.Role, Hosts: append([]Host{cfg.Self}, r.others...), Profile: string(cfg.Table.Profile()), Started: r.Now().UTC()}
-	responder, err := newResponder(ctx, cfg.Token, cfg.Table, cfg.Self, cfg.Thorough)
-	if err != nil {
+	if err := validateOutsiders(cfg.Table, cfg.Outsiders); err != nil {
 		return nil, nil, err
 	}
-	responder.now, responder.evidence, responder.results = r.Now, gather, r.shared
-	for _, b := range responder.bound {
-		if b.Busy {
-			r.report.Notes = append(r.report.Notes, fmt.Sprintf("%s port %d (row %s) is in use by another program on this host; that program is probed", b.Protocol, b.Port, b.Row))
-		} else if b.Refused != "" {
-			r.report.Notes = append(r.report.Notes, fmt.Sprintf("%s port %d (row %s) could not be opened here: %s", b.Protocol, b.Port, b.Row, b.Refused))
+	r.report = Report{Host: cfg.Self.Name, Role: cfg.Self.Role, Hosts: append([]Host{cfg.Self}, r.others...), Profile: string(cfg.Table.Profile()), Started: r.Now().UTC(), Outside: cfg.Outsiders, Notes: slices.Clone(cfg.Notes)}
+	responder := &Responder{self: cfg.Self}
+	if len(r.others) > 0 {
+		if responder, err = newResponder(ctx, cfg.Token, cfg.Table, cfg.Self, cfg.Thorough); err != nil {
+			return nil, nil, err
 		}
+		responder.now, responder.evidence, responder.results, responder.swarm = r.Now, r.looks.gather, r.shared, map[netip.Addr]bool{}
+		for _, h := range r.report.Hosts {
+			for _, a := range h.Addresses {
+				responder.swarm[a] = true
+			}
+		}
+		for _, b := range responder.bound {
+			if b.Busy {
+				r.report.Notes = append(r.report.Notes, fmt.Sprintf("%s port %d (row %s) is in use by another program on this host; that program is probed", b.Protocol, b.Port, b.Row))
+			} else if b.Refused != "" {
+				r.report.Notes = append(r.report.Notes, fmt.Sprintf("%s port %d (row %s) could not be opened here: %s", b.Protocol, b.Port, b.Row, b.Refused))
+			}
+		}
+		responder.serve()
 	}
-	responder.serve()
 	began := time.Now()
+	var outside []Check
+	var wg sync.WaitGroup
+	wg.Go(func() { outside = r.lookups(ctx) })
 	r.arrive(ctx)
-	r.Progress(fmt.Sprintf("probing %d connections to %d hosts", len(r.checks), len(r.others)))
+	wg.Wait()
+	r.checks = append(r.checks, outside...)
+	r.Progress(fmt.Sprintf("probing %d connections to %d hosts", len(r.checks), len(r.others)+len(r.Outsiders)))
 	r.work(ctx)
+	if len(r.others) == 0 {
+		r.local()
+	}
 	r.mu.Lock()
 	r.done = true
 	r.mu.Unlock()
 	r.collect(ctx)
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.report.compareNames(cfg.Outsiders)
 	r.report.Took = time.Since(began).Seconds()
 	r.report.Unfinished = ctx.Err() != nil
 	if n := responder.strangers.Load(); n > 0 {
-		r.report.Notes = append(r.report.Notes, fmt.Sprintf("%d connections and messages that were not of this swarm were dropped", n))
+		r.report.Notes = append(r.report.Notes, fmt.Sprintf("%d connections and messages that were not of this run were dropped", n))
 	}
 	out := r.report
 	sortFindings(out.Findings)
@@ -153,7 +194,13 @@ func (r *run) shared(by string) any {
 			own = append(own, f)
 		}
 	}
-	return results{Done: r.done, Findings: own, Clocks: ownClocks(r.report.Clocks, r.Self.Name)}
+	var names []Resolved
+	for _, n := range r.report.Names {
+		if n.From == r.Self.Name {
+			names = append(names, n)
+		}
+	}
+	return results{Done: r.done, Findings: own, Clocks: ownClocks(r.report.Clocks, r.Self.Name), Names: names}
 }
 
 func ownClocks(all []Clock, host string) []Clock {
@@ -170,6 +217,8 @@ type results struct {
 	Done     bool      `json:"done"`
 	Findings []Finding `json:"findings"`
 	Clocks   []Clock   `json:"clocks"`
+
+	Names []Resolved `json:"names"`
 }
 
 // arrive waits until every peer has answered on some port, or the time is over.
@@ -197,11 +246,13 @@ func (r *run) arrive(ctx context.Context) {
 			}
 			wg.Go(func() {
 				defer p.Conn.Close()
-				if a, _, err := r.exchange(p.Conn, request{Kind: kindHello}); err == nil && a.Name == names[i] {
-					r.mu.Lock()
+				a, _, err := r.exchange(p.Conn, request{Kind: kindHello})
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				if err == nil && a.Name == names[i] {
 					r.working[names[i]] = targets[i].Address
-					r.mu.Unlock()
 				}
+				r.up[names[i]] = true
 			})
 		})
 		wg.Wait()
@@ -217,13 +268,16 @@ func (r *run) arrive(ctx context.Context) {
 	}
 }
 
-// missing are the nodes that have not answered yet. Other roles open no ports.
+// missing are the hosts that have not answered yet. On a load balancer, a depot and
+// a name server their own programs may answer; other roles open no ports.
 func (r *run) missing() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []string
 	for _, p := range r.others {
-		if _, ok := r.working[p.Name]; !ok && p.Role == Node {
+		_, works := r.working[p.Name]
+		asked := slices.ContainsFunc(r.checks, func(c Check) bool { return c.To == p.Name && c.Protocol == netcontract.TCP })
+		if asked && !works && (p.Role == Node || !r.up[p.Name]) {
 			out = append(out, p.Name)
 		}
 	}
@@ -277,10 +331,12 @@ func (r *run) work(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { r.tcp(ctx, found) })
 	for i, c := range r.checks {
-		switch c.Protocol {
-		case netcontract.UDP:
+		switch {
+		case !c.Address.IsValid():
+			found[i] = outcome{verdict: NotResolving}
+		case c.Protocol == netcontract.UDP:
 			wg.Go(func() { found[i] = r.udp(ctx, c) })
-		case netcontract.ICMP:
+		case c.Protocol == netcontract.ICMP:
 			wg.Go(func() { found[i] = r.icmp(ctx, c) })
 		}
 	}
@@ -288,12 +344,19 @@ func (r *run) work(ctx context.Context) {
 	if ctx.Err() == nil {
 		r.look(ctx, found)
 	}
-	r.own = gather(ctx)
+	if ctx.Err() == nil {
+		r.proxies(ctx, found)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.own == nil {
+		r.own = &Evidence{} // everything holds, and nobody asks
+	}
 	for i, c := range r.checks {
 		r.report.Findings = append(r.report.Findings, r.finding(c, found[i]))
 	}
+	r.settleAlternatives()
+	r.provedNames(found)
 	for _, c := range r.clocks {
 		r.report.Clocks = append(r.report.Clocks, c)
 	}
@@ -305,63 +368,156 @@ func (r *run) work(ctx context.Context) {
 	}
 }
 
+// settleAlternatives lets a port be closed where another one of its row is enough.
+func (r *run) settleAlternatives() {
+	type group struct {
+		row     netcontract.RowID
+		to      string
+		address netip.Addr
+		n       int
+	}
+	of := func(f Finding) (g group, ok bool) {
+		row, known := r.Table.Row(f.Row)
+		if !known || f.Protocol != netcontract.TCP || f.Closed {
+			return g, false
+		}
+		n, is := alternatives(row, f.Port)
+		return group{f.Row, f.To, f.Address, n}, is
+	}
+	holds := map[group]int{}
+	for _, f := range r.report.Findings {
+		if g, ok := of(f); ok && f.OK && f.From == r.Self.Name {
+			holds[g] = f.Port
+		}
+	}
+	for i := range r.report.Findings {
+		f := &r.report.Findings[i]
+		shut := f.Verdict == Closed || f.Verdict == Rejected || f.Verdict == Dropped || f.Verdict == Unreachable
+		if g, ok := of(*f); ok && shut && f.From == r.Self.Name && holds[g] > 0 {
+			f.OK = true
+			f.Sentence += fmt.Sprintf(" Port %d of the row holds, and one of them is enough.", holds[g])
+		}
+	}
+}
+
+// provedNames marks the names whose addresses all showed a trusted certificate.
+func (r *run) provedNames(found []outcome) {
+	for i := range r.report.Names {
+		n := &r.report.Names[i]
+		for _, a := range n.Addresses {
+			n.Proved = slices.ContainsFunc(r.checks, func(c Check) bool { return c.Host == n.Host && c.Address == a }) &&
+				slices.ContainsFunc(found, func(o outcome) bool { return o.proved && o.check.Host == n.Host && o.check.Address == a })
+			if !n.Proved {
+				break
+			}
+		}
+	}
+}
+
 // outcome is what the probes of one check saw.
 type outcome struct {
+	check   Check
 	verdict Verdict
 	by      netip.Addr
 	text    string // of the ICMP error, the issuer, the other host
 	rtt     time.Duration
 	hops    []probe.Hop
-	counted []string // rules of the peer that counted the probe's packets
+	trail   trail
 	err     error
-	size    int // largest segment that passed, for a black hole
+	size    int      // largest segment that passed, for a black hole
+	note    string   // evidence beside the verdict
+	proved  bool     // a certificate that is trusted for its own sake came
+	proxy   *url.URL // that the check went through
+	direct  Verdict  // without the proxy
+	loss    float64  // of first packets, 0 to 1
+	rtts    []time.Duration
+}
+
+// fromProbe is the outcome of a probe that opened nothing.
+func fromProbe(p probe.Result) outcome {
+	o := outcome{by: p.By, text: p.ICMP, rtt: p.Took, err: p.Err}
+	switch p.Outcome {
+	case probe.Closed:
+		o.verdict = Closed
+	case probe.Rejected:
+		o.verdict = Rejected
+		if p.By == p.Local {
+			o.verdict = Unreachable // this host's own kernel: the neighbour does not answer
+		}
+	case probe.Dropped:
+		o.verdict = Dropped
+	case probe.Unreachable:
+		o.verdict = Unreachable
+	case probe.Failed:
+		o.verdict = Failed
+	}
+	return o
 }
 
 func (r *run) tcp(ctx context.Context, found []outcome) {
-	var targets []probe.Target
 	var index []int
 	for i, c := range r.checks {
-		if c.Protocol == netcontract.TCP {
-			targets, index = append(targets, probe.Target{Address: c.addrPort()}), append(index, i)
+		if c.Protocol == netcontract.TCP && c.Address.IsValid() {
+			index = append(index, i)
 		}
+	}
+	r.connect(ctx, found, index)
+}
+
+// connect makes the checks of an index by TCP.
+func (r *run) connect(ctx context.Context, found []outcome, index []int) {
+	targets := make([]probe.Target, len(index))
+	for n, i := range index {
+		targets[n].Address = r.checks[i].addrPort()
 	}
 	var wg sync.WaitGroup
 	probe.Each(ctx, targets, connectTime, func(n int, p probe.Result) {
 		i := index[n]
-		o := outcome{by: p.By, text: p.ICMP, rtt: p.Took, err: p.Err}
-		switch p.Outcome {
-		case probe.Closed:
-			o.verdict = Closed
-		case probe.Rejected:
-			o.verdict = Rejected
-			if p.By == p.Local {
-				o.verdict = Unreachable // this host's own kernel: the neighbour does not answer
-			}
-		case probe.Dropped:
-			o.verdict = Dropped
-		case probe.Unreachable:
-			o.verdict = Unreachable
-		case probe.Failed:
-			o.verdict = Failed
-		case probe.Open:
-			wg.Go(func() {
-				defer p.Conn.Close()
-				found[i] = r.identify(ctx, r.checks[i], p.Conn, o)
-			})
+		if p.Outcome != probe.Open {
+			found[i] = fromProbe(p)
 			return
 		}
-		found[i] = o
+		wg.Go(func() {
+			defer p.Conn.Close()
+			o := outcome{rtt: p.Took}
+			if r.checks[i].Outside {
+				o = r.outsider(ctx, r.checks[i], p.Conn, o)
+			} else {
+				o = r.identify(ctx, r.checks[i], p.Conn, o)
+			}
+			if q, ok := probe.QualityOf(p.Conn); ok {
+				if q.RTT > 0 {
+					o.rtt = q.RTT
+				}
+				r.measured(r.checks[i].Address, q)
+			}
+			o.check = r.checks[i]
+			found[i] = o
+		})
 	})
 	wg.Wait()
 }
 
 // tlsRows are those whose traffic is TLS, so that somebody who ends TLS on the way
 // would show.
-var tlsRows = map[netcontract.RowID]bool{netcontract.LB: true, netcontract.Control: true, netcontract.CLI: true}
+var tlsRows = map[netcontract.RowID]bool{netcontract.LB: true, netcontract.Control: true, netcontract.CLI: true, netcontract.WebtaskCallback: true,
+	netcontract.UpdatePackages: true, netcontract.UpdateImages: true, netcontract.CDN: true, netcontract.Examples: true, netcontract.Telemetry: true}
 
 // identify finds out who is at the other end of a connection.
 func (r *run) identify(ctx context.Context, c Check, conn net.Conn, o outcome) outcome {
 	a, _, err := r.exchange(conn, request{Kind: kindHello})
+	if err != nil {
+		// A host that is flooded hangs up on some: once more, a little later.
+		select {
+		case <-ctx.Done():
+		case <-time.After(retryTime):
+		}
+		d := net.Dialer{Timeout: exchangeTime}
+		if second, e := d.DialContext(ctx, "tcp", c.addrPort().String()); e == nil {
+			a, _, err = r.exchangeWithin(second, request{Kind: kindHello}, 2*exchangeTime)
+			_ = second.Close() // everything was said
+		}
+	}
 	switch {
 	case err == nil && a.Name != c.To:
 		o.verdict, o.text = WrongHost, a.Name
@@ -371,6 +527,8 @@ func (r *run) identify(ctx context.Context, c Check, conn net.Conn, o outcome) o
 		r.mu.Lock()
 		r.working[c.To] = c.addrPort()
 		r.mu.Unlock()
+	case c.Row == netcontract.DNS && r.role(c.To) == DNSServer:
+		return r.nameServer(ctx, c, o, err)
 	default:
 		// Whether the port's own program or somebody else answers shows when the peer says
 		// who listens there.
@@ -420,9 +578,54 @@ func (r *run) intercepted(ctx context.Context, c Check) (issuer string, by netip
 	return name, by, true
 }
 
+// nameServer asks a host of the run that is a name server what a name server is
+// for.
+func (r *run) nameServer(ctx context.Context, c Check, o outcome, hello error) outcome {
+	d := net.Dialer{Timeout: exchangeTime}
+	conn, err := d.DialContext(ctx, "tcp", c.addrPort().String())
+	if err != nil {
+		return wrongService(o, "no answer of this run came", hello)
+	}
+	defer conn.Close()
+	return r.outsider(ctx, c, conn, o)
+}
+
+func (r *run) role(host string) Role {
+	for _, p := range r.others {
+		if p.Name == host {
+			return p.Role
+		}
+	}
+	return ""
+}
+
+// hole is whether a path loses large packets: it is the same for all ports of an
+// address.
+type hole struct {
+	once sync.Once
+	size int
+	is   bool
+}
+
 // blackHole sends and asks for as much as needs full packets, after a small
 // message has passed.
 func (r *run) blackHole(ctx context.Context, c Check) (size int, is bool) {
+	r.mu.Lock()
+	h := r.holes[c.Address]
+	if h == nil {
+		h = &hole{}
+		r.holes[c.Address] = h
+	}
+	r.mu.Unlock()
+	h.once.Do(func() { h.size, h.is = r.findHole(ctx, c) })
+	return h.size, h.is
+}
+
+// segments are tried when full ones do not pass. From the one that does follows the
+// MTU of the path, or a little less.
+var segments = []int{1440, 1420, 1400, 1380, 1360, 1340, 1320, 1300, 1280, 1260, 1240, 1220, 1200, 1000, 536}
+
+func (r *run) findHole(ctx context.Context, c Check) (size int, is bool) {
 	address := c.addrPort().String()
 	try := func(segment int) bool {
 		d := net.Dialer{Timeout: exchangeTime, Control: segmentSize(segment)}
@@ -437,63 +640,54 @@ func (r *run) blackHole(ctx context.Context, c Check) (size int, is bool) {
 	if try(0) {
 		return 0, false
 	}
-	// Smaller segments show whether it is the size that matters, and about which.
-	sizes := []int{1400, 1300, 1200, 1000, 536}
-	passed := make([]bool, len(sizes))
+	// Smaller segments show whether it is the size that matters, and about which. Full
+	// ones are tried again with them: a path may lose packets of every size.
+	passed := make([]bool, len(segments)+1)
 	var wg sync.WaitGroup
-	for i, s := range sizes {
+	for i, s := range append(slices.Clone(segments), 0) {
 		wg.Go(func() { passed[i] = try(s) })
 	}
 	wg.Wait()
-	if i := slices.Index(passed, true); i >= 0 {
-		return sizes[i], true
+	if i := slices.Index(passed[:len(segments)], true); i >= 0 && !passed[len(segments)] {
+		return segments[i], true
 	}
 	return 0, false
 }
 
-func (r *run) udp(ctx context.Context, c Check) (o outcome) {
-	o.verdict = Dropped
-	address := c.addrPort()
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "udp", address.String())
+func (r *run) udp(ctx context.Context, c Check) outcome {
+	if c.Outside {
+		return r.udpQuestion(ctx, c)
+	}
+	q := request{Kind: kindHello, Nonce: make([]byte, 16), From: r.Self.Name}
+	rand.Read(q.Nonce)
+	out, err := r.Token.encode(toResponder, q)
 	if err != nil {
 		return outcome{verdict: Failed, err: err}
 	}
-	defer conn.Close()
-	buf := make([]byte, maxRequest)
-	for range attempts {
-		q := request{Kind: kindHello, Nonce: make([]byte, 16), From: r.Self.Name}
-		rand.Read(q.Nonce)
-		out, err := r.Token.encode(toResponder, q)
-		if err != nil {
-			return outcome{verdict: Failed, err: err}
+	sent := r.Now()
+	p, raw := probe.UDP(ctx, probe.Target{Address: c.addrPort()}, out, attempts, connectTime)
+	if p.Outcome != probe.Open {
+		o := fromProbe(p)
+		if c.Row == netcontract.DNS && p.Outcome == probe.Dropped {
+			if own := r.udpQuestion(ctx, c); own.verdict != Dropped {
+				return own // a name server's own program does not answer to us
+			}
 		}
-		sent := r.Now()
-		if _, err := conn.Write(out); errors.Is(err, errRefused) {
-			return outcome{verdict: Closed}
-		}
-		if err := conn.SetReadDeadline(time.Now().Add(connectTime / attempts)); err != nil {
-			return outcome{verdict: Failed, err: err}
-		}
-		n, err := conn.Read(buf)
-		if errors.Is(err, errRefused) {
-			return outcome{verdict: Closed}
-		}
-		if err != nil {
-			continue
-		}
-		var a reply
-		if err := r.Token.datagram(buf[:n], toProber, &a); err != nil || string(a.Nonce) != string(q.Nonce) {
-			return outcome{verdict: WrongService, err: err}
-		}
-		if a.Name != c.To {
-			return outcome{verdict: WrongHost, text: a.Name}
-		}
-		took := r.Now().Sub(sent)
-		r.clock(a, sent, took)
-		return outcome{verdict: Open, rtt: took}
+		return o
 	}
-	return o
+	took := r.Now().Sub(sent)
+	var a reply
+	if err := r.Token.datagram(raw, toProber, &a); err != nil || string(a.Nonce) != string(q.Nonce) {
+		if c.Row == netcontract.DNS {
+			return r.udpQuestion(ctx, c)
+		}
+		return outcome{verdict: WrongService, err: errStranger}
+	}
+	if a.Name != c.To {
+		return outcome{verdict: WrongHost, text: a.Name}
+	}
+	r.clock(a, sent, took)
+	return outcome{verdict: Open, rtt: p.Took}
 }
 
 func (r *run) icmp(ctx context.Context, c Check) outcome {
@@ -510,51 +704,7 @@ func (r *run) icmp(ctx context.Context, c Check) outcome {
 	return outcome{verdict: Dropped}
 }
 
-// look goes after what failed: the way of what was dropped, and the other side's
-// view of it.
-func (r *run) look(ctx context.Context, found []outcome) {
-	before := r.ask(ctx, found)
-	var wg sync.WaitGroup
-	for i, c := range r.checks {
-		if found[i].verdict == Dropped && c.Protocol == netcontract.TCP {
-			wg.Go(func() {
-				found[i].hops = probe.Trace(ctx, probe.Target{Address: c.addrPort()}, traceTime)
-			})
-		}
-		if found[i].verdict == Open && c.Protocol == netcontract.TCP && !onLink(c.Address) {
-			wg.Go(func() {
-				// A peer that is not on this link is two hops away at least: whoever accepts after
-				// one is not the peer, whatever it passes on.
-				t := probe.Target{Address: c.addrPort(), TTL: 1}
-				if p := probe.TCP(ctx, []probe.Target{t}, traceTime)[0]; p.Conn != nil {
-					_ = p.Conn.Close()
-					found[i].verdict = TransparentProxy
-				}
-			})
-		}
-	}
-	wg.Wait()
-	if len(before) == 0 {
-		return
-	}
-	after := r.ask(ctx, found)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for name, e := range after {
-		r.evidence[name] = e
-	}
-	for i, c := range r.checks {
-		if a, b := after[c.To], before[c.To]; a != nil && b != nil && !found[i].good() {
-			for _, d := range a.Firewall.Since(b.Firewall) {
-				if d.Hook == "input" {
-					found[i].counted = append(found[i].counted, d.Where)
-				}
-			}
-		}
-	}
-}
-
-func (o outcome) good() bool { return o.verdict == Open || o.verdict == Served }
+func (o outcome) good() bool { return o.verdict == Open || o.verdict == Served || o.verdict == Slow }
 
 // ask gets the evidence of the peers to which something failed, over any port that
 // works.
@@ -563,7 +713,7 @@ func (r *run) ask(ctx context.Context, found []outcome) map[string]*Evidence {
 	out := map[string]*Evidence{}
 	var wg sync.WaitGroup
 	for _, p := range r.others {
-		if !slices.ContainsFunc(found, func(o outcome) bool { return o.verdict != "" && !o.good() }) {
+		if !slices.ContainsFunc(r.failing(found), func(i int) bool { return r.checks[i].To == p.Name }) {
 			continue
 		}
 		wg.Go(func() {
@@ -575,6 +725,17 @@ func (r *run) ask(ctx context.Context, found []outcome) map[string]*Evidence {
 		})
 	}
 	wg.Wait()
+	return out
+}
+
+// failing are the checks that do not hold so far.
+func (r *run) failing(found []outcome) []int {
+	var out []int
+	for i, o := range found {
+		if o.verdict != "" && !o.good() && !r.checks[i].Closed {
+			out = append(out, i)
+		}
+	}
 	return out
 }
 
@@ -664,6 +825,11 @@ func (r *run) adopt(host string, got results) {
 	for _, c := range got.Clocks {
 		if c.From == host {
 			r.report.Clocks = append(r.report.Clocks, c)
+		}
+	}
+	for _, n := range got.Names {
+		if n.From == host {
+			r.report.Names = append(r.report.Names, n)
 		}
 	}
 }

@@ -97,6 +97,9 @@ const (
 	kindHello    = "hello"
 	kindEvidence = "evidence"
 	kindResults  = "results"
+	// From watch to count the host counts the packets of some flows.
+	kindWatch = "watch"
+	kindCount = "count"
 )
 
 type request struct {
@@ -107,6 +110,8 @@ type request struct {
 	Padding string `json:"padding,omitempty"`
 	// Pad asks for an answer that is larger by so many bytes.
 	Pad int `json:"pad,omitempty"`
+	// Flows are what is to be counted.
+	Flows []Flow `json:"flows,omitempty"`
 }
 
 type reply struct {
@@ -117,6 +122,7 @@ type reply struct {
 	Padding  string          `json:"padding,omitempty"`
 	Evidence *Evidence       `json:"evidence,omitempty"`
 	Results  json.RawMessage `json:"results,omitempty"`
+	Watch    *Watch          `json:"watch,omitempty"`
 }
 
 var errStranger = errors.New("the message is not of this swarm")

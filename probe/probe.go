@@ -107,13 +107,18 @@ func Each(ctx context.Context, targets []Target, timeout time.Duration, settled 
 	}
 	events := make([]unix.EpollEvent, maxEvents)
 	for len(open) > 0 {
-		left := timeout - time.Since(began)
-		if left <= 0 || ctx.Err() != nil {
+		if ctx.Err() != nil {
 			return
 		}
-		// Woken often enough to notice the end of ctx.
-		n, err := unix.EpollWait(ep, events, int(min(left, 50*time.Millisecond).Milliseconds())+1)
-		if err != nil && !errors.Is(err, unix.EINTR) {
+		// Woken often enough to notice the end of ctx. When the time is over, what has come
+		// meanwhile still counts: a busy machine may not have looked.
+		left := timeout - time.Since(began)
+		wait := int(min(left, 50*time.Millisecond).Milliseconds()) + 1
+		if left <= 0 {
+			wait = 0
+		}
+		n, err := unix.EpollWait(ep, events, wait)
+		if err != nil && !errors.Is(err, unix.EINTR) || left <= 0 && n <= 0 {
 			return
 		}
 		for _, e := range events[:max(n, 0)] {

@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/netip"
@@ -172,48 +173,6 @@ func (f fault) check(t *testing.T, l *lab.Lab, r *preflight.Report, v6 bool) {
 	}
 }
 
-// TestPreflightNamesWhoIsToBlame injects one fault on each row of a pair, over
-// IPv4 and IPv6, and reads the verdicts.
-func TestPreflightNamesWhoIsToBlame(t *testing.T) {
-	l := lab.New(t, lab.Options{Nodes: 3})
-	faults := []fault{
-		{"dropped on the way", netcontract.Control, "node1", "node2", 7777, func(l *lab.Lab, p int) { l.Drop("node1", "node2", "tcp", p) }, preflight.Dropped, gateway("node1"), "behind it is silence"},
-		{"rejected on the way", netcontract.RateLimit, "node1", "node2", 9001, func(l *lab.Lab, p int) { l.Reject("node1", "node2", "tcp", p, lab.AdminProhibited) }, preflight.Rejected, gateway("node1"), "prohibited"},
-		{"reset on the way", netcontract.WebtaskLogs, "node1", "node2", 8721, func(l *lab.Lab, p int) { l.Reject("node1", "node2", "tcp", p, lab.TCPReset) }, preflight.Closed, address("node2"), "although"},
-		{"dropped by the host", netcontract.WebtaskControl, "node1", "node2", 8701, func(l *lab.Lab, p int) { l.DropByHost("node1", "node2", "tcp", p) }, preflight.Dropped, nil, ""},
-		{"rejected by the host", netcontract.SearchHTTP, "node1", "node2", 9200, func(l *lab.Lab, p int) { l.RejectByHost("node1", "node2", "tcp", p, lab.AdminProhibited) }, preflight.Rejected, address("node2"), "the firewall of node2"},
-		{"port unreachable by the host", netcontract.SearchTransport, "node1", "node2", 9300, func(l *lab.Lab, p int) { l.RejectByHost("node1", "node2", "tcp", p, lab.PortUnreachable) }, preflight.Rejected, address("node2"), "port unreachable"},
-		{"host unreachable by the router", netcontract.SearchTransport, "node1", "node2", 9350, func(l *lab.Lab, p int) { l.Reject("node1", "node2", "tcp", p, lab.HostUnreachable) }, preflight.Rejected, gateway("node1"), "unreachable"},
-		{"answers dropped", netcontract.Grafana, "node1", "node2", 3000, func(l *lab.Lab, p int) { l.AsymmetricDrop("node1", "node2", "tcp", p) }, preflight.Dropped, nil, "the host's own does not"},
-		{"sent to another node", netcontract.Database, "node1", "node2", 27017, func(l *lab.Lab, p int) { l.DNAT("node1", "node2", "tcp", p, "node3", p) }, preflight.WrongHost, nil, "node2"},
-		{"sent to another service", netcontract.Maintenance, "node1", "node2", 22, func(l *lab.Lab, p int) { l.DNAT("node1", "node2", "tcp", p, "outside", 2222) }, preflight.WrongService, address("node2"), "Something other"},
-		{"no echo", netcontract.ICMPEcho, "node1", "node2", 0, func(l *lab.Lab, _ int) { l.DropICMP("node1", "node2") }, preflight.Dropped, nil, "echo"},
-		{"TLS ended on the way", netcontract.LB, "lb", "node1", 443, func(l *lab.Lab, p int) { l.DNAT("lb", "node1", "tcp", p, "outside", 8443) }, preflight.Intercepted, nil, "Corp Inspection CA"},
-		{"dropped for the monitoring", netcontract.Health, "monitoring", "node3", 9110, func(l *lab.Lab, p int) { l.Drop("monitoring", "node3", "tcp", p) }, preflight.Dropped, gateway("monitoring"), "is the last router that answers"},
-		{"rejected for the jump host", netcontract.JumpHost, "jump", "node3", 22, func(l *lab.Lab, p int) { l.RejectByHost("jump", "node3", "tcp", p, lab.HostUnreachable) }, preflight.Rejected, address("node3"), "unreachable"},
-		{"untouched", netcontract.Control, "node1", "node3", 7777, func(*lab.Lab, int) {}, preflight.Open, nil, ""},
-		{"the other way round", netcontract.Control, "node2", "node1", 7777, func(*lab.Lab, int) {}, preflight.Open, nil, ""},
-		{"open to strangers", netcontract.Database, "outside", "node1", 27017, func(*lab.Lab, int) {}, preflight.Exposed, address("node1"), "for the cluster's nodes alone"},
-		{"shut to strangers by a drop", netcontract.Database, "outside", "node2", 27017, func(l *lab.Lab, p int) { l.DropByHost("outside", "node2", "tcp", p) }, preflight.Shut, nil, ""},
-		{"shut to strangers by a reject", netcontract.Control, "outside", "node2", 7777, func(l *lab.Lab, p int) { l.RejectByHost("outside", "node2", "tcp", p, lab.TCPReset) }, preflight.Shut, nil, ""},
-	}
-	intercept(t, l.Host("outside"))
-	speak(t, l.Host("outside"), 2222, "SSH-2.0-Somebody\r\n")
-	for _, f := range faults {
-		f.inject(l, f.port)
-	}
-	s := newSwarm(t, l, "node1", "node2", "node3", "lb", "monitoring", "jump", "outside")
-	reports := s.run()
-	for _, f := range faults {
-		for _, v6 := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%s, IPv%d", f.name, map[bool]int{false: 4, true: 6}[v6]), func(t *testing.T) { f.check(t, l, reports[f.from], v6) })
-		}
-	}
-	if code := reports["node1"].Exit(); code != preflight.ExitFails {
-		t.Errorf("exit code %d", code)
-	}
-}
-
 // speak answers every connection with a banner.
 func speak(t *testing.T, h *lab.Host, port int, banner string) {
 	t.Helper()
@@ -236,8 +195,22 @@ func speak(t *testing.T, h *lab.Host, port int, banner string) {
 	}
 }
 
-// intercept ends TLS as a company's inspection does, with a certificate of its own.
-func intercept(t *testing.T, h *lab.Host) {
+func show(f preflight.Finding) string {
+	raw, err := json.MarshalIndent(f, "", "  ")
+	if err != nil {
+		return err.Error()
+	}
+	return string(raw)
+}
+
+// quiet swallows what a server says of clients that hang up.
+func quiet() *log.Logger { return log.New(io.Discard, "", 0) }
+
+func intercept(t *testing.T, h *lab.Host)    { interceptOn(t, h, 8443) }
+func intercept443(t *testing.T, h *lab.Host) { interceptOn(t, h, 443) }
+
+// interceptOn ends TLS as a company's inspection does, with a certificate of its own.
+func interceptOn(t *testing.T, h *lab.Host, port int) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -249,7 +222,7 @@ func intercept(t *testing.T, h *lab.Host) {
 		t.Fatal(err)
 	}
 	for _, a := range h.Addrs() {
-		l, err := h.Listen("tcp", netip.AddrPortFrom(a, 8443).String())
+		l, err := h.Listen("tcp", netip.AddrPortFrom(a, uint16(port)).String())
 		if err != nil {
 			t.Fatal(err)
 		}
