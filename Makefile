@@ -58,6 +58,9 @@ screenshots: ## Write every page in every state as HTML into SCREENS (default /t
 bench: build ## Measure a node against this machine's limits (BENCH="-users 1000,1000000 -time 10s")
 	@go run ./bench $(BENCH)
 
+bench-preflight: build ## Measure preflight between 3 to 25 nodes in network namespaces, as root
+	@go run ./bench -preflight
+
 soak: build ## Log 100,000 users in and look for leaks, at most ten minutes
 	@go run ./bench -soak
 
@@ -68,4 +71,4 @@ lab: ## Bring a network of namespaces up for work by hand, as root (LAB="-nodes 
 clean: ## Remove what was built
 	@rm -rf bin
 
-.PHONY: help build build-openssl run test test-go test-postgres e2e compat lint fuzz golden reproducible vuln screenshots bench soak lab clean
+.PHONY: help build build-openssl run test test-go test-postgres e2e compat lint fuzz golden reproducible vuln screenshots bench bench-preflight soak lab clean

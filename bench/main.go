@@ -70,7 +70,7 @@ func main() {
 	debug.SetGCPercent(800)
 	var o options
 	var users, only string
-	var soak bool
+	var soak, swarms bool
 	flag.StringVar(&o.binary, "binary", "bin/portcullis", "the node's program")
 	flag.StringVar(&o.data, "data", "", "folder for the nodes' stores; empty means a temporary one. A store of many users that is there is used again")
 	flag.StringVar(&o.json, "json", "", "file for the report as JSON")
@@ -88,6 +88,7 @@ func main() {
 	})
 	flag.Func("set", "KEY=VALUE: a setting of the node; may be repeated", func(s string) error { o.settings = append(o.settings, s); return nil })
 	flag.BoolVar(&soak, "soak", false, "log 100,000 users in instead, in at most ten minutes, and look for leaks")
+	flag.BoolVar(&swarms, "preflight", false, "measure preflight between 3 to 25 nodes in network namespaces instead; as root")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -98,6 +99,13 @@ func main() {
 	b := &bench{options: o}
 	if soak {
 		if err := b.inFolder(func(dir string) error { return b.soak(ctx, dir) }); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		return
+	}
+	if swarms {
+		if err := b.preflight(ctx); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 			os.Exit(1)
 		}

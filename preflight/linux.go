@@ -1,6 +1,7 @@
 package preflight
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -38,6 +39,18 @@ func onLinks() (networks []netip.Prefix, known bool) {
 	return networks, true
 }
 
-// rawSockets reports whether this process may send ICMP by itself; without, the
-// kernel's ping sockets have to be allowed (net.ipv4.ping_group_range).
-func rawSockets() bool { return os.Geteuid() == 0 }
+// pingSockets reports whether the kernel lets this process send echoes by sockets
+// of their own (net.ipv4.ping_group_range): they see their own answers alone, and
+// not every ICMP message of the host as raw ones do.
+func pingSockets() bool {
+	raw, err := os.ReadFile("/proc/sys/net/ipv4/ping_group_range")
+	var from, to int64
+	if err != nil {
+		return os.Geteuid() != 0
+	}
+	if _, err := fmt.Sscan(string(raw), &from, &to); err != nil {
+		return os.Geteuid() != 0
+	}
+	gid := int64(os.Getegid())
+	return from <= gid && gid <= to || os.Geteuid() != 0
+}

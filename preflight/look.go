@@ -84,7 +84,8 @@ func (r *run) look(ctx context.Context, found []outcome) {
 	hops := make([][]probe.Hop, len(found))
 	proxied := make([]bool, len(found))
 	again := make([]outcome, len(found))
-	var retry []int
+	var retry, nearIndex []int
+	var near []probe.Target
 	var wg sync.WaitGroup
 	for i, c := range r.checks {
 		target := probe.Target{Address: c.addrPort()}
@@ -102,10 +103,19 @@ func (r *run) look(ctx context.Context, found []outcome) {
 		case found[i].verdict == Open && c.Protocol == netcontract.TCP && far(c.Address):
 			// A peer that is not on this link is two hops away at least: whoever accepts after
 			// one is not the peer, whatever it passes on.
-			wg.Go(func() { proxied[i] = acceptsAfterOneHop(ctx, target) })
+			target.TTL = 1
+			near, nearIndex = append(near, target), append(nearIndex, i)
 		}
 	}
 	wg.Go(func() { r.connect(ctx, again, retry) })
+	wg.Go(func() {
+		probe.Each(ctx, near, traceTime, func(n int, p probe.Result) {
+			if p.Conn != nil {
+				_ = p.Conn.Close()
+				proxied[nearIndex[n]] = true
+			}
+		})
+	})
 	wg.Wait()
 	for i := range found {
 		found[i].hops = hops[i]
@@ -125,15 +135,6 @@ func (r *run) look(ctx context.Context, found []outcome) {
 func (r *run) refusedByOther(c Check, o outcome) bool {
 	_, listens := r.evidence[c.To].program(string(c.Protocol), c.Port)
 	return o.verdict == Closed && listens
-}
-
-func acceptsAfterOneHop(ctx context.Context, t probe.Target) bool {
-	t.TTL = 1
-	p := probe.TCP(ctx, []probe.Target{t}, traceTime)[0]
-	if p.Conn != nil {
-		_ = p.Conn.Close()
-	}
-	return p.Conn != nil
 }
 
 // paths looks more closely at the addresses to which packets were lost or late.
@@ -254,7 +255,7 @@ func (r *run) send(ctx context.Context, c Check) {
 	p := probing.New(c.Address.String())
 	p.SetLogger(probing.NoopLogger{})
 	p.Count, p.Interval, p.Timeout = burst, time.Millisecond, burstTime
-	p.SetPrivileged(rawSockets())
+	p.SetPrivileged(!pingSockets())
 	_ = p.RunWithContext(ctx) // the answers are counted elsewhere
 }
 

@@ -103,7 +103,7 @@ func TestClockOfAnotherHost(t *testing.T) {
 	for _, skew := range []time.Duration{0, 2300 * time.Millisecond, -2300 * time.Millisecond} {
 		r := &Responder{token: token, self: Host{Name: "b"}, now: func() time.Time { return time.Now().Add(skew) }}
 		client, server := net.Pipe()
-		go func() { defer server.Close(); r.answer(server) }()
+		go func() { defer server.Close(); r.answer(server, time.Second) }()
 		me := &run{Config: Config{Token: token, Self: Host{Name: "a"}, Now: time.Now}, clocks: map[string]Clock{}}
 		if _, _, err := me.exchange(client, request{Kind: kindHello}); err != nil {
 			t.Fatal(err)

@@ -1,6 +1,7 @@
 package preflight
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/csv"
 	"encoding/json"
@@ -26,16 +27,56 @@ func (r *Report) Write(w io.Writer, format string, colour bool) error {
 		_, err := io.WriteString(w, r.text(colour))
 		return err
 	case "json":
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		enc.SetEscapeHTML(false)
-		return enc.Encode(r)
+		return r.json(w)
 	case "junit":
 		return r.junit(w)
 	case "html":
 		return page.Execute(w, r)
 	}
 	return problem.New(problem.Invalid, "invalid_format", "format %q; allowed are %s", format, strings.Join(Formats, ", "))
+}
+
+// json writes finding by finding: a matrix of many nodes is not held twice.
+func (r *Report) json(w io.Writer) error {
+	encode := func(v any, prefix string) ([]byte, error) {
+		var b bytes.Buffer
+		enc := json.NewEncoder(&b)
+		enc.SetIndent(prefix, "  ")
+		enc.SetEscapeHTML(false)
+		err := enc.Encode(v)
+		return bytes.TrimRight(b.Bytes(), "\n"), err
+	}
+	frame := *r
+	frame.Findings = nil
+	raw, err := encode(frame, "")
+	if err != nil {
+		return err
+	}
+	before, after, ok := bytes.Cut(raw, []byte("\n  \"findings\": null"))
+	if !ok {
+		return fmt.Errorf("the report has no place for its findings")
+	}
+	out := bufio.NewWriter(w)
+	_, _ = out.Write(before) // an error stays until Flush
+	_, _ = out.WriteString("\n  \"findings\": [")
+	for i, f := range r.Findings {
+		one, err := encode(f, "    ")
+		if err != nil {
+			return err
+		}
+		if i > 0 {
+			_ = out.WriteByte(',')
+		}
+		_, _ = out.WriteString("\n    ")
+		_, _ = out.Write(one)
+	}
+	if len(r.Findings) > 0 {
+		_, _ = out.WriteString("\n  ")
+	}
+	_ = out.WriteByte(']')
+	_, _ = out.Write(after)
+	_ = out.WriteByte('\n')
+	return out.Flush()
 }
 
 // pair is one cell's place in the matrix.

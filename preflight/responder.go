@@ -23,9 +23,10 @@ import (
 
 // The bounds of a responder: strangers cost no more than these.
 const (
-	maxClients       = 512             // connections of strangers at the same time, over all ports
-	maxOwn           = 8192            // connections of the addresses of the run
-	strangerPatience = 2 * time.Second // until a connection that says nothing is closed
+	maxClients       = 512              // connections of strangers at the same time, over all ports
+	maxOwn           = 8192             // connections of the addresses of the run
+	ownPatience      = 15 * time.Second // the same for the addresses of the run, whose turn may come late
+	strangerPatience = 2 * time.Second  // until a connection that says nothing is closed
 )
 
 // Responder answers holders of the token on every port that the contract lets a
@@ -34,7 +35,7 @@ type Responder struct {
 	token *Token
 	self  Host
 	// results is what this host has found out so far.
-	results func(by string) any
+	results func(by string) json.RawMessage
 	// evidence is what this host knows of its side.
 	evidence func(ctx context.Context) *Evidence
 
@@ -124,16 +125,16 @@ func (r *Responder) serve() {
 				if err != nil {
 					return // closed
 				}
-				slots := r.slots
+				slots, patience := r.slots, strangerPatience
 				if a, err := netip.ParseAddrPort(c.RemoteAddr().String()); err == nil && r.swarm[a.Addr().Unmap()] {
-					slots = r.own
+					slots, patience = r.own, ownPatience
 				}
 				select {
 				case slots <- struct{}{}:
 					r.wg.Go(func() {
 						defer func() { <-slots }()
 						defer c.Close()
-						r.answer(c)
+						r.answer(c, patience)
 					})
 				default: // a flood: the swarm's own few come again
 					r.strangers.Add(1)
@@ -167,9 +168,9 @@ func (r *Responder) serve() {
 const tlsRecord = 0x16
 
 // answer serves one connection: one request, plain or inside TLS.
-func (r *Responder) answer(c net.Conn) {
-	_ = c.SetDeadline(time.Now().Add(strangerPatience))
-	br := bufio.NewReaderSize(c, 4096)
+func (r *Responder) answer(c net.Conn, patience time.Duration) {
+	_ = c.SetDeadline(time.Now().Add(patience))
+	br := bufio.NewReaderSize(c, 256) // most of those who wait have said nothing yet
 	first, err := br.Peek(1)
 	if err != nil {
 		r.stranger(c.RemoteAddr(), nil) // a port scan, or a load balancer's look
@@ -294,7 +295,7 @@ func (r *Responder) reply(q request, seen string) reply {
 		a.Watch = r.watches.end(q.From, nil)
 	case kindResults:
 		if r.results != nil {
-			a.Results, _ = json.Marshal(r.results(q.From)) // plain values: it cannot fail
+			a.Results = r.results(q.From)
 		}
 	}
 	return a

@@ -32,6 +32,10 @@ const (
 	retryTime    = 250 * time.Millisecond
 	attempts     = 3 // of a datagram
 	fullSize     = 4096
+	knocks       = 4  // ports of a host that are tried at a time until one answers
+	talks        = 32 // exchanges at the same time: their time counts from their turn on
+	maxPatience  = time.Minute
+	fetches      = 4 // hosts whose findings are fetched at the same time
 )
 
 // Config of a run.
@@ -75,8 +79,10 @@ type run struct {
 	clocks   map[string]Clock
 	evidence map[string]*Evidence // of peers, after the probes
 	fetched  map[string]bool      // peers that have this host's complete findings
+	sealed   json.RawMessage      // this host's complete findings, as others get them
 	own      *Evidence            // of this host
 	looks    gatherer
+	words    map[string]string    // those that come again and again in findings of others
 	up       map[string]bool      // peers of which some port is open, whoever answers there
 	holes    map[netip.Addr]*hole // whether the path to an address loses large packets
 	quality  map[netip.Addr]*quality
@@ -84,7 +90,7 @@ type run struct {
 
 func newRun(cfg Config) *run {
 	r := &run{Config: cfg, working: map[string]netip.AddrPort{}, clocks: map[string]Clock{}, evidence: map[string]*Evidence{}, fetched: map[string]bool{},
-		up: map[string]bool{}, holes: map[netip.Addr]*hole{}, quality: map[netip.Addr]*quality{}}
+		words: map[string]string{}, up: map[string]bool{}, holes: map[netip.Addr]*hole{}, quality: map[netip.Addr]*quality{}}
 	if r.Now == nil {
 		r.Now = time.Now
 	}
@@ -182,11 +188,15 @@ func (r *run) linger(ctx context.Context) {
 }
 
 // shared is what another host gets when it asks for results.
-func (r *run) shared(by string) any {
+func (r *run) shared(by string) json.RawMessage {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.done {
-		r.fetched[by] = true
+	if !r.done {
+		return json.RawMessage(`{}`)
+	}
+	r.fetched[by] = true
+	if r.sealed != nil {
+		return r.sealed
 	}
 	var own []Finding
 	for _, f := range r.report.Findings {
@@ -200,7 +210,9 @@ func (r *run) shared(by string) any {
 			names = append(names, n)
 		}
 	}
-	return results{Done: r.done, Findings: own, Clocks: ownClocks(r.report.Clocks, r.Self.Name), Names: names}
+	// Plain values: it cannot fail.
+	r.sealed, _ = json.Marshal(results{Done: r.done, Findings: own, Clocks: ownClocks(r.report.Clocks, r.Self.Name), Names: names})
+	return r.sealed
 }
 
 func ownClocks(all []Clock, host string) []Clock {
@@ -224,16 +236,22 @@ type results struct {
 // arrive waits until every peer has answered on some port, or the time is over.
 func (r *run) arrive(ctx context.Context) {
 	deadline := time.Now().Add(r.Wait)
-	for {
+	for round := 0; ; round++ {
 		missing := r.missing()
 		if len(missing) == 0 || ctx.Err() != nil {
 			return
 		}
 		var targets []probe.Target
 		var names []string
-		for _, c := range r.checks {
-			if slices.Contains(missing, c.To) && c.Protocol == netcontract.TCP {
-				targets, names = append(targets, probe.Target{Address: c.addrPort()}), append(names, c.To)
+		for _, name := range missing {
+			var all []netip.AddrPort
+			for _, c := range r.checks {
+				if c.To == name && c.Protocol == netcontract.TCP {
+					all = append(all, c.addrPort())
+				}
+			}
+			for n := range min(knocks, len(all)) { // other ones each time
+				targets, names = append(targets, probe.Target{Address: all[(round*knocks+n)%len(all)]}), append(names, name)
 			}
 		}
 		if len(targets) == 0 {
@@ -471,6 +489,7 @@ func (r *run) connect(ctx context.Context, found []outcome, index []int) {
 		targets[n].Address = r.checks[i].addrPort()
 	}
 	var wg sync.WaitGroup
+	turn := make(chan struct{}, talks)
 	probe.Each(ctx, targets, connectTime, func(n int, p probe.Result) {
 		i := index[n]
 		if p.Outcome != probe.Open {
@@ -479,6 +498,8 @@ func (r *run) connect(ctx context.Context, found []outcome, index []int) {
 		}
 		wg.Go(func() {
 			defer p.Conn.Close()
+			turn <- struct{}{}
+			defer func() { <-turn }()
 			o := outcome{rtt: p.Took}
 			if r.checks[i].Outside {
 				o = r.outsider(ctx, r.checks[i], p.Conn, o)
@@ -563,7 +584,7 @@ func (r *run) intercepted(ctx context.Context, c Check) (issuer string, by netip
 	}
 	defer raw.Close()
 	var seen *x509.Certificate
-	conn := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, ServerName: "preflight.invalid", // #nosec G402 -- it is the certificate that is looked at, and nothing is sent
+	conn := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, ServerName: "preflight.invalid", CurvePreferences: []tls.CurveID{tls.X25519}, // #nosec G402 -- it is the certificate that is looked at, and nothing is sent
 		VerifyConnection: func(s tls.ConnectionState) error { seen = s.PeerCertificates[0]; return nil }})
 	if err := conn.HandshakeContext(ctx); seen == nil || err != nil && seen == nil {
 		return "", by, false // no TLS here: whoever answers is found out otherwise
@@ -627,28 +648,31 @@ var segments = []int{1440, 1420, 1400, 1380, 1360, 1340, 1320, 1300, 1280, 1260,
 
 func (r *run) findHole(ctx context.Context, c Check) (size int, is bool) {
 	address := c.addrPort().String()
-	try := func(segment int) bool {
-		d := net.Dialer{Timeout: exchangeTime, Control: segmentSize(segment)}
+	try := func(segment int, limit time.Duration) bool {
+		d := net.Dialer{Timeout: limit, Control: segmentSize(segment)}
 		conn, err := d.DialContext(ctx, "tcp", address)
 		if err != nil {
 			return false
 		}
 		defer conn.Close()
-		_, _, err = r.exchange(conn, request{Kind: kindHello, Padding: strings.Repeat("x", fullSize), Pad: fullSize})
+		_, _, err = r.exchangeWithin(conn, request{Kind: kindHello, Padding: strings.Repeat("x", fullSize), Pad: fullSize}, limit)
 		return err == nil
 	}
-	if try(0) {
+	if try(0, exchangeTime) {
 		return 0, false
 	}
 	// Smaller segments show whether it is the size that matters, and about which. Full
-	// ones are tried again with them: a path may lose packets of every size.
-	passed := make([]bool, len(segments)+1)
+	// ones are tried again with them, for longer: a path may lose packets of every size,
+	// and a host may be busy.
+	passed := make([]bool, len(segments))
+	full := false
 	var wg sync.WaitGroup
-	for i, s := range append(slices.Clone(segments), 0) {
-		wg.Go(func() { passed[i] = try(s) })
+	for i, s := range segments {
+		wg.Go(func() { passed[i] = try(s, exchangeTime) })
 	}
+	wg.Go(func() { full = try(0, 2*exchangeTime) })
 	wg.Wait()
-	if i := slices.Index(passed[:len(segments)], true); i >= 0 && !passed[len(segments)] {
+	if i := slices.Index(passed, true); i >= 0 && !full {
 		return segments[i], true
 	}
 	return 0, false
@@ -694,7 +718,7 @@ func (r *run) icmp(ctx context.Context, c Check) outcome {
 	p := probing.New(c.Address.String())
 	p.SetLogger(probing.NoopLogger{})
 	p.Count, p.Interval, p.Timeout = 2, 200*time.Millisecond, connectTime
-	p.SetPrivileged(rawSockets())
+	p.SetPrivileged(!pingSockets())
 	if err := p.RunWithContext(ctx); err != nil && ctx.Err() == nil {
 		return outcome{verdict: Failed, err: err}
 	}
@@ -765,6 +789,8 @@ func (r *run) call(ctx context.Context, name string, q request) (reply, error) {
 // collect gets the findings of the other hosts that work.
 func (r *run) collect(ctx context.Context) {
 	arrived := map[string]bool{}
+	turn := make(chan struct{}, fetches)
+	latest := time.Now().Add(maxPatience)
 	for deadline := time.Now().Add(r.patience()); ; {
 		var wg sync.WaitGroup
 		var mu sync.Mutex
@@ -778,20 +804,26 @@ func (r *run) collect(ctx context.Context) {
 			}
 			waiting++
 			wg.Go(func() {
+				turn <- struct{}{}
+				defer func() { <-turn }()
 				a, err := r.call(ctx, p.Name, request{Kind: kindResults})
 				var got results
-				if err != nil || json.Unmarshal(a.Results, &got) != nil || !got.Done {
+				if err != nil || json.Unmarshal(a.Results, &got) != nil {
 					return
 				}
 				mu.Lock()
 				defer mu.Unlock()
+				if !got.Done { // it lives, and is at work
+					deadline = time.Now().Add(r.patience())
+					return
+				}
 				arrived[p.Name] = true
 				waiting--
 				r.adopt(p.Name, got)
 			})
 		}
 		wg.Wait()
-		if waiting == 0 || ctx.Err() != nil || !time.Now().Before(deadline) {
+		if waiting == 0 || ctx.Err() != nil || !time.Now().Before(deadline) || !time.Now().Before(latest) {
 			break
 		}
 		time.Sleep(100 * time.Millisecond)
@@ -817,7 +849,17 @@ func (r *run) patience() time.Duration {
 func (r *run) adopt(host string, got results) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	word := func(s string) string {
+		if w, ok := r.words[s]; ok {
+			return w
+		}
+		r.words[s] = s
+		return s
+	}
+	r.report.Findings = slices.Grow(r.report.Findings, len(got.Findings))
 	for _, f := range got.Findings {
+		f.Row, f.From, f.To, f.Protocol = netcontract.RowID(word(string(f.Row))), word(f.From), word(f.To), netcontract.Protocol(word(string(f.Protocol)))
+		f.Need, f.Verdict, f.By = netcontract.Need(word(string(f.Need))), Verdict(word(string(f.Verdict))), word(f.By)
 		if f.From == host {
 			r.report.Findings = append(r.report.Findings, f)
 		}

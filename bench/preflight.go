@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/portcullis-id/portcullis/internal/lab"
+	"github.com/portcullis-id/portcullis/preflight"
+)
+
+// preflightRun is a swarm of the lab: how many nodes, and whether their firewalls
+// drop everything.
+type preflightRun struct {
+	nodes   int
+	dropped bool
+}
+
+// preflights are the runs that are measured.
+var preflights = []preflightRun{{nodes: 3}, {nodes: 6}, {nodes: 12}, {nodes: 25}, {nodes: 3, dropped: true}}
+
+// preflightFigure is what a run took.
+type preflightFigure struct {
+	Nodes    int     `json:"nodes"`
+	Dropped  bool    `json:"dropped,omitempty"`
+	Checks   int     `json:"checks"`    // in the whole matrix
+	Seconds  float64 `json:"seconds"`   // from the first start to the last report
+	Slowest  float64 `json:"slowest_s"` // of the reports' own times
+	MemoryMB float64 `json:"memory_mb"` // of the largest process
+	CPU      float64 `json:"cpu_s"`     // of all of them
+}
+
+// preflight measures the matrix of 3 to 25 nodes in network namespaces of this
+// machine: all of them on its own processors.
+func (b *bench) preflight(ctx context.Context) error {
+	var figures []preflightFigure
+	var failed error
+	for _, p := range preflights {
+		f, err := b.swarm(ctx, p)
+		if err != nil {
+			failed = fmt.Errorf("%d nodes: %w", p.nodes, err)
+			break
+		}
+		figures = append(figures, f)
+		fmt.Fprintf(os.Stderr, "%2d nodes: %.1f s\n", f.Nodes, f.Seconds)
+	}
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "nodes\tnetwork\tchecks\tfirst start to last report\tslowest report\tlargest process\tCPU time of all")
+	for _, f := range figures {
+		network := "good"
+		if f.Dropped {
+			network = "drops everything"
+		}
+		fmt.Fprintf(w, "%d\t%s\t%d\t%.1f s\t%.1f s\t%.0f MiB\t%.1f s\n", f.Nodes, network, f.Checks, f.Seconds, f.Slowest, f.MemoryMB, f.CPU)
+	}
+	if err := w.Flush(); err != nil {
+		return errors.Join(failed, err)
+	}
+	if b.json != "" && failed == nil {
+		raw, err := json.MarshalIndent(figures, "", "  ")
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(b.json, append(raw, '\n'), 0o600)
+	}
+	return failed
+}
+
+func (b *bench) swarm(ctx context.Context, p preflightRun) (f preflightFigure, err error) {
+	l, err := lab.Up(lab.Options{Nodes: p.nodes})
+	if err != nil {
+		return f, err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+	var hosts []string
+	wait := "30s"
+	for _, h := range l.Nodes() {
+		hosts = append(hosts, fmt.Sprintf("%s=%s+%s", h.Name(), h.Addr4(), h.Addr6()))
+		if p.dropped {
+			h.Nft("table inet filter { chain input { type filter hook input priority 0; policy drop; }; }")
+			wait = "0s"
+		}
+	}
+	binary := b.binary
+	if !strings.HasPrefix(binary, "/") {
+		dir, err := os.Getwd()
+		if err != nil {
+			return f, err
+		}
+		binary = dir + "/" + binary
+	}
+	token := preflight.NewToken()
+	f = preflightFigure{Nodes: p.nodes, Dropped: p.dropped}
+	began := time.Now()
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for _, h := range l.Nodes() {
+		wg.Go(func() {
+			cmd := h.Command(ctx, binary, "preflight", "--token", token, "--peers", strings.Join(hosts, ","), "--self", h.Name(), "-o", "json", "--wait", wait, "--linger", "20s")
+			out, e := cmd.StdoutPipe()
+			if e == nil {
+				e = cmd.Start()
+			}
+			if e != nil {
+				mu.Lock()
+				err = errors.Join(err, e)
+				mu.Unlock()
+				return
+			}
+			var r preflight.Report
+			e = json.NewDecoder(out).Decode(&r)
+			took := time.Since(began).Seconds()
+			_ = cmd.Wait() // its exit code is the report's
+			mu.Lock()
+			defer mu.Unlock()
+			if e == nil && !p.dropped && (r.Exit() != preflight.ExitHolds || len(r.Missing) > 0) {
+				e = fmt.Errorf("%s: %s; missing are %v", h.Name(), r.Summary(), r.Missing)
+			}
+			if e != nil {
+				err = errors.Join(err, e)
+				return
+			}
+			f.Checks = max(f.Checks, len(r.Findings))
+			f.Seconds, f.Slowest = max(f.Seconds, took), max(f.Slowest, r.Took)
+			if u, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+				f.MemoryMB = max(f.MemoryMB, float64(u.Maxrss)/1024)
+			}
+			f.CPU += (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
+		})
+	}
+	wg.Wait()
+	return f, err
+}
