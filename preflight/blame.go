@@ -227,6 +227,8 @@ func (r *run) dropped(f *Finding, o outcome, what, where string, source netip.Ad
 	matching, matches := dropping(theirs, "input", c)
 	mine, dropsHere := dropping(r.own.Firewall, "output", c)
 	switch {
+	case t.looked && t.left == 0 && !dropsHere && c.Address.Is6() && r.neighboursDropped(f, where, what, source):
+		return
 	case t.looked && t.left == 0 && !dropsHere:
 		f.Verdict = Unreachable
 		f.Sentence = fmt.Sprintf("%s cannot be reached from here: packets do not leave this host, and its firewall does not keep them.", where)
@@ -312,6 +314,26 @@ func (r *run) dropped(f *Finding, o outcome, what, where string, source netip.Ad
 			f.Remedy = fmt.Sprintf("Accept established connections and ICMP errors on this host first (%s), then %s%s", d.Where, strings.ToLower(f.Remedy[:1]), f.Remedy[1:])
 		}
 	}
+}
+
+// neighboursDropped blames this host's own firewall where IPv6 packets do not leave
+// because nobody's answer to neighbour discovery is let in (RFC 4890 section 4.4.1).
+func (r *run) neighboursDropped(f *Finding, where, what string, source netip.Addr) bool {
+	d, ok := r.own.Firewall.Policy("input")
+	if !ok {
+		return false
+	}
+	f.By = source.String()
+	f.Sentence = fmt.Sprintf("%s to %s does not leave this host: neighbour discovery gets no answer, most likely because this host's own firewall drops it.", what, where)
+	f.Evidence = append(f.Evidence, fmt.Sprintf("of %d packets none went out, and this host's own firewall drops what no rule accepts (chain %s)", burst, d.Where))
+	f.Fix = &Fix{At: r.Self.Name, Action: FixAllow, Firewall: r.own.Firewall.Kind}
+	if f.Fix.Firewall == "nftables" {
+		f.Fix.Commands = []string{fmt.Sprintf("nft insert rule %s ip6 hoplimit 255 icmpv6 type '{ nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert }' accept", dropRule(d).chain())}
+	} else {
+		f.Fix.Commands = []string{"ip6tables -I INPUT -p ipv6-icmp --icmpv6-type neighbour-solicitation -m hl --hl-eq 255 -j ACCEPT", "ip6tables -I INPUT -p ipv6-icmp --icmpv6-type neighbour-advertisement -m hl --hl-eq 255 -j ACCEPT"}
+	}
+	f.Remedy = f.Fix.text()
+	return true
 }
 
 // negative judges a row that has to be closed.

@@ -122,7 +122,7 @@ func oddOne(n Resolved, all []Resolved, known []netip.Addr) string {
 	if len(known) > 0 {
 		return ""
 	}
-	alike, apart := 0, 0
+	alike, apart := 1, 0 // it is one of its own kind
 	for _, other := range all {
 		if other.From == n.From {
 			continue

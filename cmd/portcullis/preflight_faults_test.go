@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"math/big"
 	"net/http"
 	"net/netip"
@@ -547,5 +548,197 @@ func (r *repair) load() {
 			r.t.Fatal(err)
 		}
 		r.l.Host(host).Run("nft", "-f", file)
+	}
+}
+
+// TestPreflightThroughAProxy has a network whose way out is a proxy.
+func TestPreflightThroughAProxy(t *testing.T) {
+	l := lab.New(t, lab.Options{Nodes: 1, Services: []string{"idp", "mail", "otel", "mitm", "other", "proxy"}})
+	roots := outsideServices(t, l)
+	node, address := l.Host("node1"), l.Host("proxy").Addr4()
+	httpProxy(t, l.Host("proxy"), 3128, "idp.lab:443")
+	undo := l.Drop("node1", "idp", "tcp", 443)
+	url := "http://" + netip.AddrPortFrom(address, 3128).String()
+	look := func(env []string, args ...string) preflight.Finding {
+		t.Helper()
+		r := alone(t, node, env, append([]string{"--self", "node1", "--row", "social", "--providers", "idp.lab", "--ca", roots}, args...)...)
+		if r == nil {
+			t.FailNow()
+		}
+		return find(t, r, "node1", "idp.lab", netcontract.Social, 443, false)
+	}
+	if f := look(nil); f.OK || f.Verdict != preflight.Dropped {
+		t.Errorf("without a proxy: %s", show(f))
+	}
+	if f := look([]string{"HTTPS_PROXY=" + url}); f.OK || f.Verdict != preflight.ProxyNeeded || !strings.Contains(f.Remedy, "network.proxy") {
+		t.Errorf("the environment's proxy: %s", show(f))
+	}
+	if f := look([]string{"HTTPS_PROXY=" + url, "NO_PROXY=idp.lab"}); f.OK || f.Verdict != preflight.Dropped {
+		t.Errorf("NO_PROXY: %s", show(f))
+	}
+	if f := look(nil, "--proxy", url); !f.OK || f.Verdict != preflight.ProxyNeeded {
+		t.Errorf("the appliance's proxy: %s", show(f))
+	}
+	undo()
+	if f := look(nil, "--proxy", url); !f.OK || f.Verdict != preflight.Open {
+		t.Errorf("both ways work: %s", show(f))
+	}
+	refuse := "http://" + netip.AddrPortFrom(address, 3129).String()
+	httpProxy(t, l.Host("proxy"), 3129, "nothing:1")
+	if f := look(nil, "--proxy", refuse); f.OK || f.Verdict != preflight.Rejected || !strings.Contains(f.Sentence, "403") {
+		t.Errorf("a proxy that refuses: %s", show(f))
+	}
+	if f := look(nil, "--proxy", "http://"+netip.AddrPortFrom(address, 1).String()); f.OK || !strings.Contains(f.Sentence, "gives no way") {
+		t.Errorf("a proxy that is not there: %s", show(f))
+	}
+}
+
+// httpProxy tunnels to one target alone (CONNECT, RFC 9110 section 9.3.6).
+func httpProxy(t *testing.T, h *lab.Host, port int, target string) {
+	t.Helper()
+	ln, err := h.Listen("tcp", netip.AddrPortFrom(h.Addr4(), uint16(port)).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{ErrorLog: quiet(), Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodConnect || r.Host != target {
+			http.Error(w, "not here", http.StatusForbidden)
+			return
+		}
+		up, err := h.Dial(r.Context(), "tcp4", r.Host)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer up.Close()
+		w.WriteHeader(http.StatusOK)
+		down, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			return
+		}
+		defer down.Close()
+		go func() { _, _ = io.Copy(up, down) }()
+		_, _ = io.Copy(down, up)
+	})}
+	t.Cleanup(func() { srv.Close() })
+	go func() { _ = srv.Serve(ln) }()
+}
+
+// TestPreflightFindsThisHostsOwnFirewall has a host that keeps its own packets, in
+// the language of each firewall that it may have, and does what is proposed.
+func TestPreflightFindsThisHostsOwnFirewall(t *testing.T) {
+	l := lab.New(t, lab.Options{Nodes: 1, Services: []string{"idp", "mail", "otel", "mitm", "other"}})
+	roots := outsideServices(t, l)
+	node := l.Host("node1")
+	look := func() *preflight.Report {
+		return alone(t, node, nil, "--self", "node1", "--row", "update-images", "--depot", "depot.lab", "--ca", roots)
+	}
+	kinds := map[string]func() func(){
+		"nftables": func() func() {
+			return node.Nft(`table inet mine { chain out { type filter hook output priority 0; policy accept; tcp dport 443 counter drop; }; }`)
+		},
+		"iptables": func() func() {
+			for _, tool := range []string{"iptables", "ip6tables"} {
+				node.Run(tool, "-A", "OUTPUT", "-p", "tcp", "--dport", "443", "-j", "DROP")
+			}
+			return func() {
+				for _, tool := range []string{"iptables", "ip6tables"} {
+					node.Run(tool, "-F", "OUTPUT")
+				}
+			}
+		},
+	}
+	for kind, load := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			if kind == "iptables" {
+				wants(t, "iptables", "ip6tables")
+			}
+			defer load()()
+			r := look()
+			fixes := &repair{t: t, l: l}
+			for _, v6 := range []bool{false, true} {
+				f := find(t, r, "node1", "depot.lab", netcontract.UpdateImages, 443, v6)
+				if f.OK || f.Fix == nil || f.Fix.At != "node1" || f.Fix.Firewall != kind || !strings.Contains(f.Sentence, "own firewall drops") {
+					t.Fatalf("%s", show(f))
+				}
+				fixes.apply(f)
+			}
+			if r := look(); r == nil || r.Exit() != preflight.ExitHolds {
+				t.Errorf("after the remedy: %+v", r)
+			}
+		})
+	}
+}
+
+// TestPreflightOnOtherFirewalls proposes rules for the firewall that a peer has.
+func TestPreflightOnOtherFirewalls(t *testing.T) {
+	for kind, load := range map[string]func(h *lab.Host){
+		"iptables": func(h *lab.Host) {
+			for _, tool := range []string{"iptables", "ip6tables"} {
+				h.Run(tool, "-A", "INPUT", "-p", "tcp", "--dport", "7777", "-j", "DROP")
+				h.Run(tool, "-A", "INPUT", "-p", "tcp", "--dport", "9001", "-j", "REJECT")
+			}
+		},
+		"nftables": func(h *lab.Host) {
+			h.Nft(`table inet mine { chain in { type filter hook input priority 0; policy drop; ct state established,related accept; meta l4proto { icmp, ipv6-icmp } accept; tcp dport { 27017, 8701 } accept; }; }`)
+		},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			if kind == "iptables" {
+				wants(t, "iptables", "ip6tables")
+			}
+			l := lab.New(t, lab.Options{Nodes: 2})
+			load(l.Host("node2"))
+			s := newSwarm(t, l, "node1", "node2")
+			args := []string{"--row", "control", "--row", "rate-limit", "--row", "database"}
+			r := s.run(args...)
+			fixes := &repair{t: t, l: l}
+			for _, row := range []struct {
+				id   netcontract.RowID
+				port int
+			}{{netcontract.Control, 7777}, {netcontract.RateLimit, 9001}} {
+				for _, v6 := range []bool{false, true} {
+					f := find(t, r["node1"], "node1", "node2", row.id, row.port, v6)
+					if f.OK || f.Fix == nil || f.Fix.At != "node2" || f.Fix.Firewall != kind || f.By != f.Address.String() {
+						t.Fatalf("%s", show(f))
+					}
+					fixes.apply(f)
+				}
+			}
+			if r := s.run(args...)["node1"]; r == nil || r.Exit() != preflight.ExitHolds {
+				t.Errorf("after the remedy: %s", show(r.Failures()[0]))
+			}
+		})
+	}
+}
+
+// TestPreflightOfAnotherSwarm runs two hosts with different tokens, while a
+// stranger floods one of them.
+func TestPreflightOfAnotherSwarm(t *testing.T) {
+	l := lab.New(t, lab.Options{Nodes: 2})
+	s := newSwarm(t, l, "node1", "node2")
+	exe, err := exec.LookPath("portcullis")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	reports := make([]preflight.Report, 2)
+	for i, name := range s.names {
+		wg.Go(func() {
+			out, _ := l.Host(name).Command(t.Context(), exe, "preflight", "--peers", strings.Join(s.hosts, ","), "--self", name, "--token", preflight.NewToken(),
+				"-o", "json", "--row", "control", "--wait", "2s", "--linger", "1s").Output() // exit 1 is an answer
+			if err := json.Unmarshal(out, &reports[i]); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+	}
+	wg.Wait()
+	for i, r := range reports {
+		if r.Exit() != preflight.ExitFails || len(r.Silent) != 1 {
+			t.Errorf("%s: exit %d, silent %v", s.names[i], r.Exit(), r.Silent)
+		}
+		if !strings.Contains(strings.Join(r.Notes, "\n"), "not of this run were dropped") {
+			t.Errorf("%s does not say that it dropped messages: %q", s.names[i], r.Notes)
+		}
 	}
 }

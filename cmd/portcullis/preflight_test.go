@@ -251,7 +251,31 @@ func TestPreflightOfHardNetworks(t *testing.T) {
 		l.BlackHolePMTU(lab.Any)
 		r := newSwarm(t, l, "node1", "node2").run("--row", "control")
 		for _, v6 := range []bool{false, true} {
-			fault{row: netcontract.Control, from: "node1", to: "node2", port: 7777, verdict: preflight.MTUBlackHole, says: "fragmentation needed"}.check(t, l, r["node1"], v6)
+			fault{row: netcontract.Control, from: "node1", to: "node2", port: 7777, verdict: preflight.MTUBlackHole, says: "ip link set dev eth0 mtu"}.check(t, l, r["node1"], v6)
+		}
+		fixes := &repair{t: t, l: l}
+		fixes.apply(find(t, r["node1"], "node1", "node2", netcontract.Control, 7777, true))
+		r = newSwarm(t, l, "node1", "node2").run("--row", "control")
+		for _, v6 := range []bool{false, true} {
+			fault{row: netcontract.Control, from: "node1", to: "node2", port: 7777, verdict: preflight.Open}.check(t, l, r["node1"], v6)
+		}
+	})
+	t.Run("a path that is far, and loses packets", func(t *testing.T) {
+		l := lab.New(t, lab.Options{Nodes: 3})
+		l.Delay("node1", "node2", 120*time.Millisecond)
+		l.Loss("node1", "node3", 30)
+		r := newSwarm(t, l, "node1", "node2", "node3").run("--row", "control", "--row", "database", "--row", "search-transport")
+		for _, to := range []string{"node2", "node3"} {
+			f := find(t, r["node1"], "node1", to, netcontract.Control, 7777, false)
+			if f.Verdict != preflight.Slow || f.OK || f.Required() || len(f.RTTs) != 3 {
+				t.Errorf("%s", show(f))
+			}
+			if to == "node2" && f.RTTs[1] < 120 || to == "node3" && f.Loss < 0.1 {
+				t.Errorf("%s", show(f))
+			}
+		}
+		if f := find(t, r["node2"], "node2", "node3", netcontract.Control, 7777, false); f.Verdict != preflight.Open {
+			t.Errorf("a good path: %s", show(f))
 		}
 	})
 	t.Run("a host that is off", func(t *testing.T) {
