@@ -611,12 +611,12 @@ func httpProxy(t *testing.T, h *lab.Host, port int, target string) {
 			return
 		}
 		defer up.Close()
-		w.WriteHeader(http.StatusOK)
 		down, _, err := w.(http.Hijacker).Hijack()
 		if err != nil {
 			return
 		}
 		defer down.Close()
+		_, _ = io.WriteString(down, "HTTP/1.1 200 Connection established\r\n\r\n")
 		go func() { _, _ = io.Copy(up, down) }()
 		_, _ = io.Copy(down, up)
 	})}
