@@ -113,6 +113,8 @@ type Report struct {
 	// Notes are what the reader should know of this host: ports that other programs
 	// have, and what could not be looked at.
 	Notes []string `json:"notes,omitempty"`
+
+	cells *matrix // of the findings, for reports
 }
 
 // The exit codes of a run.

@@ -82,45 +82,36 @@ func (r *Report) json(w io.Writer) error {
 // pair is one cell's place in the matrix.
 type pair struct{ From, To string }
 
-// Pairs are the ordered pairs of hosts that have findings.
-func (r *Report) Pairs() []pair {
-	var all []pair
-	for _, f := range r.Findings {
-		if p := (pair{f.From, f.To}); !slices.Contains(all, p) {
-			all = append(all, p)
-		}
-	}
-	slices.SortFunc(all, func(a, b pair) int {
-		if c := strings.Compare(a.From, b.From); c != 0 {
-			return c
-		}
-		return strings.Compare(a.To, b.To)
-	})
-	return all
-}
-
-// Rows are the rows that have findings, in the order of their first.
-func (r *Report) Rows() []netcontract.RowID {
-	var all []netcontract.RowID
-	for _, f := range r.Findings {
-		if !slices.Contains(all, f.Row) {
-			all = append(all, f.Row)
-		}
-	}
-	slices.Sort(all)
-	return all
-}
-
-// Cell sums up a row of a pair: the worst of its findings.
-func (r *Report) Cell(p pair, row netcontract.RowID) (cell struct {
+// cell is the worst of a row's findings for a pair.
+type cell struct {
 	State   string // ok, fail, optional or none
 	Verdict Verdict
 	Title   string
-}) {
-	cell.State = "none"
+}
+
+// matrix is the report's findings by pair and row, made once.
+type matrix struct {
+	of    int // findings that it was made of
+	pairs []pair
+	rows  []netcontract.RowID
+	cells map[pair]map[netcontract.RowID]cell
+}
+
+func (r *Report) matrix() *matrix {
+	if r.cells != nil && r.cells.of == len(r.Findings) {
+		return r.cells
+	}
+	m := &matrix{of: len(r.Findings), cells: map[pair]map[netcontract.RowID]cell{}}
+	rows := map[netcontract.RowID]bool{}
 	for _, f := range r.Findings {
-		if f.From != p.From || f.To != p.To || f.Row != row {
-			continue
+		p := pair{f.From, f.To}
+		if m.cells[p] == nil {
+			m.cells[p] = map[netcontract.RowID]cell{}
+			m.pairs = append(m.pairs, p)
+		}
+		if !rows[f.Row] {
+			rows[f.Row] = true
+			m.rows = append(m.rows, f.Row)
 		}
 		state := "ok"
 		if !f.OK {
@@ -129,11 +120,33 @@ func (r *Report) Cell(p pair, row netcontract.RowID) (cell struct {
 				state = "fail"
 			}
 		}
-		if cell.State == "none" || cell.State == "ok" && state != "ok" || state == "fail" {
-			cell.State, cell.Verdict, cell.Title = state, f.Verdict, f.Sentence
+		if c, known := m.cells[p][f.Row]; !known || c.State == "ok" && state != "ok" || state == "fail" {
+			m.cells[p][f.Row] = cell{state, f.Verdict, f.Sentence}
 		}
 	}
-	return cell
+	slices.SortFunc(m.pairs, func(a, b pair) int {
+		if c := strings.Compare(a.From, b.From); c != 0 {
+			return c
+		}
+		return strings.Compare(a.To, b.To)
+	})
+	slices.Sort(m.rows)
+	r.cells = m
+	return m
+}
+
+// Pairs are the ordered pairs of hosts that have findings.
+func (r *Report) Pairs() []pair { return r.matrix().pairs }
+
+// Rows are the rows that have findings.
+func (r *Report) Rows() []netcontract.RowID { return r.matrix().rows }
+
+// Cell sums up a row of a pair: the worst of its findings.
+func (r *Report) Cell(p pair, row netcontract.RowID) cell {
+	if c, ok := r.matrix().cells[p][row]; ok {
+		return c
+	}
+	return cell{State: "none"}
 }
 
 // Failures are the findings that do not hold.
@@ -287,12 +300,13 @@ type (
 // junit has a suite for each pair. Optional rows that fail are skipped ones.
 func (r *Report) junit(w io.Writer) error {
 	var out junitSuites
+	of := map[pair][]Finding{}
+	for _, f := range r.Findings {
+		of[pair{f.From, f.To}] = append(of[pair{f.From, f.To}], f)
+	}
 	for _, p := range r.Pairs() {
 		s := junitSuite{Name: p.From + " -> " + p.To}
-		for _, f := range r.Findings {
-			if f.From != p.From || f.To != p.To {
-				continue
-			}
+		for _, f := range of[p] {
 			c := junitCase{Class: string(f.Row), Name: fmt.Sprintf("%s %s %s", addressText(f.Address), f.Protocol, portText(f.Check)), Time: strconv.FormatFloat(f.RTT/1000, 'f', 6, 64)}
 			text := strings.Join(append(slices.Clone(f.Evidence), f.Remedy), "\n")
 			switch {

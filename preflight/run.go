@@ -28,7 +28,8 @@ const (
 	connectTime  = 2 * time.Second // one lost SYN is sent again after a second
 	exchangeTime = 1500 * time.Millisecond
 	traceTime    = 1200 * time.Millisecond
-	collectTime  = 2 * time.Second
+	collectTime  = 3 * time.Second
+	hostTime     = 200 * time.Millisecond // more patience for each host of the run
 	retryTime    = 250 * time.Millisecond
 	attempts     = 3 // of a datagram
 	fullSize     = 4096
@@ -648,6 +649,7 @@ var segments = []int{1440, 1420, 1400, 1380, 1360, 1340, 1320, 1300, 1280, 1260,
 
 func (r *run) findHole(ctx context.Context, c Check) (size int, is bool) {
 	address := c.addrPort().String()
+	resent := false // the kernel sent large packets again: they got no acknowledgement
 	try := func(segment int, limit time.Duration) bool {
 		d := net.Dialer{Timeout: limit, Control: segmentSize(segment)}
 		conn, err := d.DialContext(ctx, "tcp", address)
@@ -656,9 +658,12 @@ func (r *run) findHole(ctx context.Context, c Check) (size int, is bool) {
 		}
 		defer conn.Close()
 		_, _, err = r.exchangeWithin(conn, request{Kind: kindHello, Padding: strings.Repeat("x", fullSize), Pad: fullSize}, limit)
+		if q, ok := probe.QualityOf(conn); ok && segment == 0 && q.Lost > 1 {
+			resent = true
+		}
 		return err == nil
 	}
-	if try(0, exchangeTime) {
+	if try(0, exchangeTime) || !resent && try(0, 3*exchangeTime) { // else the host may be busy
 		return 0, false
 	}
 	// Smaller segments show whether it is the size that matters, and about which. Full
@@ -841,7 +846,7 @@ func (r *run) patience() time.Duration {
 	if len(r.others) == 0 {
 		return 0
 	}
-	return connectTime + traceTime + collectTime
+	return connectTime + traceTime + collectTime + time.Duration(len(r.others))*hostTime
 }
 
 // adopt takes the findings of a host into the report. A host speaks for itself
