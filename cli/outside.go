@@ -173,7 +173,7 @@ func own() (preflight.Host, error) {
 		return preflight.Host{}, fmt.Errorf("find this host's name: %w", err)
 	}
 	h := preflight.Host{Name: name, Role: preflight.Node}
-	all, err := addresses()
+	all, err := ownAddresses()
 	for _, a := range all {
 		if a.IsGlobalUnicast() && !a.IsLoopback() {
 			h.Addresses = append(h.Addresses, a)

@@ -207,8 +207,8 @@ func (c *preflightRunCmd) swarm() (self preflight.Host, hosts []preflight.Host, 
 	return self, hosts, token, nil
 }
 
-// addresses are those of this machine.
-func addresses() ([]netip.Addr, error) {
+// ownAddresses are those of this machine.
+func ownAddresses() ([]netip.Addr, error) {
 	all, err := net.InterfaceAddrs()
 	if err != nil {
 		return nil, fmt.Errorf("list this host's addresses: %w", err)
@@ -224,7 +224,7 @@ func addresses() ([]netip.Addr, error) {
 
 // findSelf is the host that was named, or the one whose address this machine has.
 func findSelf(hosts []preflight.Host, named string) (preflight.Host, error) {
-	mine, err := addresses()
+	mine, err := ownAddresses()
 	if err != nil {
 		return preflight.Host{}, err
 	}
