@@ -25,7 +25,7 @@ var layers = map[string]int{
 	"problem": 0, "netcontract": 0, "telemetry": 0, "web": 0, "egress": 0, "config": 0, "search": 0, "signing": 0,
 	"overload": 0, "probe": 0, "sockets": 0, "hostfw": 0,
 	"preflight": 1, "audit": 1, "enforce": 1, "addresses": 1, "firewall": 1,
-	"control": 1, "ratelimit": 1, "searchindex": 1,
+	"control": 1, "ratelimit": 1, "searchindex": 1, "deploy": 1,
 }
 
 // sideways lists who may import whom within a layer.

@@ -280,6 +280,7 @@ func (n *Node) buildControl() error {
 		return err
 	}
 	n.cache.Share(n.control.Announce)
+	n.drain.cluster = n.control.Draining
 	gauge := func(name, help string, value func() int64) {
 		n.metrics.Gauge(name, help, func() float64 { return float64(value()) })
 	}
@@ -324,7 +325,7 @@ func (n *Node) clusterSurface(ctx context.Context) (surface, error) {
 	if err != nil {
 		return surface{}, err
 	}
-	return surface{netcontract.Control, "control", tls.NewListener(l, n.control.TLSConfig()), n.wrap(n.control.Handler())}, nil
+	return surface{row: netcontract.Control, name: "control", listener: tls.NewListener(l, n.control.TLSConfig()), handler: n.wrap(n.control.Handler())}, nil
 }
 
 // unfit says why this node must take no requests; nil on a single node. A node of a

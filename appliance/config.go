@@ -62,6 +62,10 @@ type ListenConfig struct {
 	RateLimit int `yaml:"rate_limit" doc:"Port of the rate limiting service (row rate-limit): in a cluster, and on a node alone where rate_limits.token is set. 0 means none; then each node of a cluster counts by itself."`
 	// The health listener is for monitoring and often bound to another address.
 	HealthAddress  string `yaml:"health_address" doc:"IP address of the health listener; empty means listen.address."`
+	ProxyProtocol  string `yaml:"proxy_protocol" doc:"PROXY protocol (versions 1 and 2) on listen.https and listen.http, for load balancers that pass TCP through: off; accept, connections of trusted_proxies.networks may begin with it; require, they must, and all others are closed."`
+	Terminated     int    `yaml:"terminated" doc:"Port for load balancers that end TLS (row lb: 4443). It lets trusted_proxies.networks in alone and wants X-Forwarded-Proto. 0 means none."`
+	TerminatedTLS  bool   `yaml:"terminated_tls" doc:"The load balancer speaks TLS to listen.terminated again; false means plain HTTP."`
+	Drain          int    `yaml:"drain" doc:"Seconds after a stop in which the node says that it is not ready and still serves, 0 to 3600: longer than load balancers take to notice."`
 	MaxConnections int    `yaml:"max_connections" doc:"Connections of one listener, 16 to 1000000; at most half of the process's descriptors. One more closes the one that has been idle for the longest time."`
 }
 
@@ -79,7 +83,10 @@ type DatabaseConfig struct {
 
 // ProxyConfig names whose word about the client's address counts.
 type ProxyConfig struct {
-	Networks []string `yaml:"networks" doc:"CIDR blocks or addresses of load balancers; X-Forwarded-For and X-Forwarded-Proto count from them alone."`
+	Networks []string `yaml:"networks" doc:"CIDR blocks or addresses of load balancers; X-Forwarded-For, X-Forwarded-Proto and the PROXY protocol count from them alone."`
+	// A balancer that does not write the header hands on what the client sent, so
+	// it has to be asked for.
+	ForwardedHost bool `yaml:"forwarded_host" doc:"The load balancers replace Host, and write the client's into X-Forwarded-Host, over what the client sent."`
 }
 
 // HealthConfig is the monitoring's access.
@@ -191,6 +198,9 @@ func Default() Config {
 			RateLimit:      table.Port(netcontract.RateLimit, 9001),
 			Control:        table.Port(netcontract.Control, 7777),
 			MaxConnections: 10_000,
+			ProxyProtocol:  proxyOff,
+			TerminatedTLS:  true,
+			Drain:          10,
 		},
 		SMTP:      SMTPConfig{Port: 587, TLS: "starttls"},
 		Network:   NetworkConfig{Profile: string(netcontract.ProfilePortcullis), Enforce: string(enforce.Off)},
@@ -209,6 +219,7 @@ func DefaultDev() Config {
 	c.Dev = true
 	c.Domain, c.DefaultTenant = "localhost", "main"
 	c.Listen.Address, c.Listen.HTTPS, c.Listen.HTTP = "127.0.0.1", 8443, 8080
+	c.Listen.Drain = 0
 	c.Log.Format = "text"
 	c.RateLimits.Enabled = false // a developer's tests are a flood
 	return c
@@ -236,12 +247,13 @@ func (c *Config) Validate(report func(key, reason string)) {
 	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
 		report("tls", "wants both certificate and key, or neither")
 	}
-	if c.TLS.Certificate == "" && !c.Dev && !c.TLS.Local && c.Listen.HTTPS != 0 {
+	if c.TLS.Certificate == "" && !c.Dev && !c.TLS.Local && c.Listen.usesTLS() {
 		report("tls.certificate", "wants a PEM file, as the node listens on HTTPS; with --dev, or tls.local, a local certificate authority makes one")
 	}
 	if c.RateLimits.Token != "" && c.Listen.HTTPS == 0 {
 		report("rate_limits.token", "wants listen.https, whose certificate row rate-limit uses on a node alone")
 	}
+	c.validateBalancer(report)
 }
 
 // Validate implements config.Validator.
@@ -254,13 +266,15 @@ func (l *ListenConfig) Validate(report func(key, reason string)) {
 	port(report, "control", l.Control, false)
 	port(report, "rate_limit", l.RateLimit, true)
 	between(report, "max_connections", l.MaxConnections, 16, 1_000_000)
-	if l.HTTPS == 0 && l.HTTP == 0 {
-		report("https", "wants a port when listen.http is 0 too: something has to listen")
+	if l.HTTPS == 0 && l.HTTP == 0 && l.Terminated == 0 {
+		report("https", "wants a port when listen.http and listen.terminated are 0 too: something has to listen")
 	}
 	if l.HTTPS != 0 && l.HTTPS == l.HTTP {
 		report("http", "wants another port than listen.https")
 	}
 }
+
+func (l *ListenConfig) usesTLS() bool { return l.HTTPS != 0 || l.Terminated != 0 && l.TerminatedTLS }
 
 // Validate implements config.Validator.
 func (d *DatabaseConfig) Validate(report func(key, reason string)) {

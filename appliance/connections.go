@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // connections bounds the connections of a listener. When one more comes, the one
@@ -74,6 +75,27 @@ func (c *connections) makeRoom() bool {
 		}
 	}
 	return false
+}
+
+// firstRequestTime is how long a stop waits for the first request of connections
+// that were there before it; as long as http.Server does itself.
+const firstRequestTime = 5 * time.Second
+
+// answer waits until every connection has been answered once, or has gone, for no
+// longer than atMost: http.Server drops an HTTP/1 request that it reads after its
+// Shutdown has begun. It may be called on nil.
+func (c *connections) answer(atMost time.Duration) {
+	if c == nil {
+		return
+	}
+	for end := time.Now().Add(atMost); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		c.mu.Lock()
+		waiting := c.fresh.Len()
+		c.mu.Unlock()
+		if waiting == 0 {
+			return
+		}
+	}
 }
 
 func (c *connections) open() int {

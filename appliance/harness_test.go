@@ -50,6 +50,8 @@ type node struct {
 	health string
 	key    string
 	cfg    appliance.Config
+	app    *appliance.Node
+	dial   func(port string) (net.Conn, error) // how browsers connect; nil: plainly
 
 	stop  context.CancelFunc
 	ended chan error
@@ -128,6 +130,7 @@ func startConfig(t *testing.T, cfg configuration, now func() time.Time) *node {
 		out.roots = x509.NewCertPool()
 		out.roots.AppendCertsFromPEM(pem)
 		out.issuer, out.local, out.health, out.key, out.cfg = r.URL, client.NewLocal(cfg.Data), r.Health, cfg.Health.APIKey.Reveal(), cfg
+		out.app = n
 		tok, err := out.local.Token(t.Context(), client.TokenRequest{Tenant: "main"})
 		if err != nil {
 			t.Fatal(err)
@@ -157,6 +160,9 @@ func (n *node) browser() *http.Client {
 		_, port, err := net.SplitHostPort(address)
 		if err != nil {
 			return nil, err
+		}
+		if n.dial != nil {
+			return n.dial(port)
 		}
 		if port == home.Port() { // of a cluster, this node
 			port = strconv.Itoa(n.cfg.Listen.HTTPS)

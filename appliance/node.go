@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -95,6 +96,7 @@ type Node struct {
 	search    *searchindex.Indexer    // nil where the store searches
 	indexed   bool                    // without search: other nodes have it
 	conns     map[string]*connections // by surface
+	drain     *drain
 	rooms     roster
 
 	settings int64              // version of the cluster's settings in cfg
@@ -116,7 +118,7 @@ func New(cfg Config, opts Options) (*Node, error) {
 	if err != nil {
 		return nil, errors.Join(err, lines.Close())
 	}
-	return &Node{cfg: cfg, own: cfg, opts: opts, lines: lines, logger: logger}, nil
+	return &Node{cfg: cfg, own: cfg, opts: opts, lines: lines, logger: logger, drain: newDrain()}, nil
 }
 
 // scopes are those of a tenant's Management API.
@@ -172,7 +174,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.OnReady != nil {
 		n.OnReady(ready)
 	}
-	err = serve(ctx, n.logger, surfaces, n.conns)
+	err = serve(ctx, n.logger, surfaces, n.conns, n.drain, time.Duration(n.cfg.Listen.Drain)*time.Second)
 	n.logger.InfoContext(ctx, "the node stops")
 	n.leaveRateLimits(ctx)
 	stopWork()
@@ -223,7 +225,7 @@ func (n *Node) build(ctx context.Context) (err error) {
 	// One more than the processors: a request that waits for a lock leaves none idle.
 	n.gate = overload.New(overload.Config{Slots: processors + 1})
 	n.conns = map[string]*connections{}
-	for _, surface := range []string{"https", "http", "health", "rate limits"} {
+	for _, surface := range []string{"https", "http", "terminated", "health", "rate limits"} {
 		n.conns[surface] = newConnections(maxConnections(cfg.Listen.MaxConnections))
 	}
 	n.cache = tenant.NewCache(n.store, 0)
@@ -359,6 +361,12 @@ func (n *Node) registerMetrics() {
 		n.metrics.LabelledCounter("portcullis_requests_shed_total", "Requests that were turned away under overload, by class.", labels, func() float64 { return float64(n.gate.Shed(c)) })
 		n.metrics.LabelledGauge("portcullis_requests_waiting", "Requests that wait for a slot, by class.", labels, func() float64 { return float64(n.gate.Waiting(c)) })
 	}
+	n.metrics.Gauge("portcullis_draining", "1 while the node tells load balancers to leave it out.", func() float64 {
+		if n.drain.on() {
+			return 1
+		}
+		return 0
+	})
 	n.metrics.Gauge("portcullis_password_hashes_waiting", "Password hashes that run or wait.", func() float64 { return float64(n.hasher.Waiting()) })
 	n.metrics.Counter("portcullis_tenant_log_events_dropped_total", "Tenant log events that were lost because the store was away.", func() float64 { return float64(n.log.Dropped()) })
 }
@@ -390,8 +398,8 @@ func (n *Node) handler() http.Handler {
 }
 
 // front is what the listeners for everybody serve: tenants as the gate admits,
-// and health, which never waits.
-func (n *Node) front(tenants http.Handler) http.Handler {
+// and health, which never waits. guard lets through what came over TLS.
+func (n *Node) front(tenants http.Handler, guard func(*Config, http.Handler) http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /testall", n.health.TestAllHandler())
 	mux.Handle("/health/", http.StripPrefix("/health", n.health.StatusHandler()))
@@ -400,7 +408,7 @@ func (n *Node) front(tenants http.Handler) http.Handler {
 		mux.Handle("/mailbox/", n.mailbox.Handler())
 	}
 	mux.Handle("/", n.fit(admit(n.gate, tenants)))
-	return secure(&n.cfg, mux)
+	return n.drain.closing(forwardedHost(&n.cfg, guard(&n.cfg, mux)))
 }
 
 // wrap is what every listener does around its handler.
@@ -428,7 +436,7 @@ func (n *Node) listen(ctx context.Context) (surfaces []surface, ready Ready, err
 	}
 	ready = Ready{URL: hosts.URL(front), Root: hosts.URL(cfg.RootTenant), Data: cfg.Data}
 	var certificate func(time.Time) (*tls.Certificate, error)
-	if cfg.Listen.HTTPS != 0 {
+	if cfg.Listen.usesTLS() {
 		if certificate, ready.RootCA, err = n.certificates(); err != nil {
 			return surfaces, ready, err
 		}
@@ -437,7 +445,8 @@ func (n *Node) listen(ctx context.Context) (surfaces []surface, ready Ready, err
 		return surfaces, ready, err
 	}
 	main := n.handler()
-	public := n.wrap(n.front(main))
+	public := n.wrap(n.front(main, secure))
+	trusted := cfg.trustedProxies()
 	n.setup.SetFront(public)
 
 	if cfg.Listen.HTTPS != 0 {
@@ -445,14 +454,26 @@ func (n *Node) listen(ctx context.Context) (surfaces []surface, ready Ready, err
 		if err != nil {
 			return surfaces, ready, err
 		}
-		surfaces = append(surfaces, surface{netcontract.LB, "https", tls.NewListener(l, tlsConfig(certificate, n.opts.Now)), public})
+		over := tls.NewListener(proxied(l, cfg.Listen.ProxyProtocol, trusted), tlsConfig(certificate, n.opts.Now))
+		surfaces = append(surfaces, surface{row: netcontract.LB, name: "https", listener: over, handler: public, port: l})
 	}
 	if cfg.Listen.HTTP != 0 {
 		l, err := listen(ctx, netcontract.LB, cfg.Listen.Address, cfg.Listen.HTTP)
 		if err != nil {
 			return surfaces, ready, err
 		}
-		surfaces = append(surfaces, surface{netcontract.LB, "http", l, public})
+		surfaces = append(surfaces, surface{row: netcontract.LB, name: "http", listener: proxied(l, cfg.Listen.ProxyProtocol, trusted), handler: public, port: l})
+	}
+	if cfg.Listen.Terminated != 0 {
+		l, err := listen(ctx, netcontract.LB, cfg.Listen.Address, cfg.Listen.Terminated)
+		if err != nil {
+			return surfaces, ready, err
+		}
+		var over net.Listener = onlyFrom{l, trusted}
+		if cfg.Listen.TerminatedTLS {
+			over = tls.NewListener(over, tlsConfig(certificate, n.opts.Now))
+		}
+		surfaces = append(surfaces, surface{row: netcontract.LB, name: "terminated", listener: over, handler: n.wrap(n.front(main, terminated)), h2c: !cfg.Listen.TerminatedTLS, port: l})
 	}
 	if cfg.Listen.Health != 0 {
 		address := cfg.Listen.HealthAddress
@@ -467,7 +488,7 @@ func (n *Node) listen(ctx context.Context) (surfaces []surface, ready Ready, err
 		if cfg.Health.APIKey == "" {
 			ready.HealthKey = filepath.Join(cfg.Data, healthKeyFile)
 		}
-		surfaces = append(surfaces, surface{netcontract.Health, "health", l, n.wrap(n.health.Handler(n.metrics.Handler()))})
+		surfaces = append(surfaces, surface{row: netcontract.Health, name: "health", listener: l, handler: n.wrap(n.health.Handler(n.metrics.Handler()))})
 	}
 	if n.control != nil {
 		s, err := n.clusterSurface(ctx)
@@ -488,7 +509,7 @@ func (n *Node) listen(ctx context.Context) (surfaces []surface, ready Ready, err
 	if err != nil {
 		return surfaces, ready, err
 	}
-	surfaces = append(surfaces, surface{"", "local", local, n.wrap(n.localHandler(main))})
+	surfaces = append(surfaces, surface{name: "local", listener: local, handler: n.wrap(n.localHandler(main))})
 	if n.mailbox != nil {
 		ready.Mailbox = hosts.URL(front) + "mailbox"
 	}
@@ -553,7 +574,7 @@ func (n *Node) buildHealth() error {
 	if n.control != nil {
 		checks = append(checks, n.clusterCheck())
 	}
-	n.health, err = health.New(health.Config{Key: key, Now: n.opts.Now}, append(checks, n.searchHealth()...)...)
+	n.health, err = health.New(health.Config{Key: key, Now: n.opts.Now, Draining: n.drain.on}, append(checks, n.searchHealth()...)...)
 	return err
 }
 

@@ -93,7 +93,7 @@ func (n *Node) rateLimitSurface(ctx context.Context, certificate func(time.Time)
 	}
 	// Without the middleware of other surfaces: thousands of calls a second are no
 	// lines of a log, and each answers a request that has its own.
-	return surface{netcontract.RateLimit, "rate limits", tls.NewListener(l, conf), n.limits.service.Handler(access)}, nil
+	return surface{row: netcontract.RateLimit, name: "rate limits", listener: tls.NewListener(l, conf), handler: n.limits.service.Handler(access)}, nil
 }
 
 // leaveRateLimits gives what this node counts to the others, at a stop.

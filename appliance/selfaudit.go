@@ -23,7 +23,7 @@ const auditEvery = time.Minute
 // configuration gives them.
 func (c *Config) declared(table netcontract.Table) audit.Declared {
 	d := audit.FromContract(table)
-	for row, port := range map[netcontract.RowID][]int{netcontract.LB: {c.Listen.HTTPS, c.Listen.HTTP}, netcontract.Health: {c.Listen.Health}, netcontract.RateLimit: {c.Listen.RateLimit}} {
+	for row, port := range map[netcontract.RowID][]int{netcontract.LB: {c.Listen.HTTPS, c.Listen.HTTP, c.Listen.Terminated}, netcontract.Health: {c.Listen.Health}, netcontract.RateLimit: {c.Listen.RateLimit}} {
 		for _, p := range port {
 			d.Listen = append(d.Listen, audit.Endpoint{Row: row, Protocol: "tcp", Port: p})
 		}

@@ -13,6 +13,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -30,6 +32,8 @@ type surface struct {
 	name     string
 	listener net.Listener
 	handler  http.Handler
+	h2c      bool         // HTTP/2 without TLS, which balancers speak behind themselves
+	port     net.Listener // below PROXY protocol and TLS; nil where nothing is
 }
 
 // listen opens a TCP port for a row. MPTCP stays off: Landlock's network rules do
@@ -77,11 +81,14 @@ func listenLocal(dataDir string) (net.Listener, error) {
 	return l, nil
 }
 
-// serve runs all surfaces until ctx ends, then lets requests in flight finish.
-func serve(ctx context.Context, log *slog.Logger, surfaces []surface, conns map[string]*connections) error {
+// serve runs all surfaces until ctx ends, drains, and lets requests in flight
+// finish.
+func serve(ctx context.Context, log *slog.Logger, surfaces []surface, conns map[string]*connections, d *drain, drainFor time.Duration) error {
 	var g errgroup.Group
 	servers := make([]*http.Server, len(surfaces))
-	failed, cancel := context.WithCancelCause(ctx)
+	ended := make([]chan struct{}, len(surfaces))
+	var stopping atomic.Bool
+	failed, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	for i, s := range surfaces {
 		servers[i] = &http.Server{
@@ -94,11 +101,18 @@ func serve(ctx context.Context, log *slog.Logger, surfaces []surface, conns map[
 			HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 100, MaxReadFrameSize: 64 << 10},
 			ErrorLog:          slog.NewLogLogger(log.With("surface", s.name).Handler(), slog.LevelDebug),
 		}
+		if s.h2c {
+			servers[i].Protocols = new(http.Protocols)
+			servers[i].Protocols.SetHTTP1(true)
+			servers[i].Protocols.SetUnencryptedHTTP2(true)
+		}
 		if c := conns[s.name]; c != nil {
 			servers[i].ConnState = c.state
 		}
+		ended[i] = make(chan struct{})
 		g.Go(func() error {
-			if err := servers[i].Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+			defer close(ended[i])
+			if err := servers[i].Serve(s.listener); !errors.Is(err, http.ErrServerClosed) && !stopping.Load() {
 				err = fmt.Errorf("serve %s: %w", s.name, err)
 				cancel(err)
 				return err
@@ -106,15 +120,30 @@ func serve(ctx context.Context, log *slog.Logger, surfaces []surface, conns map[
 			return nil
 		})
 	}
-	<-failed.Done()
+	select {
+	case <-ctx.Done():
+		d.wait(failed, log, drainFor)
+	case <-failed.Done():
+	}
+	stopping.Store(true)
 	stop, done := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer done()
-	for i, s := range servers {
-		if err := s.Shutdown(stop); err != nil {
-			log.Warn("requests were cut off at the stop", "surface", surfaces[i].name, "error", err)
-			_ = s.Close()
-		}
+	var closing sync.WaitGroup
+	for i, s := range servers { // together: a slow request of one keeps no other open
+		closing.Go(func() {
+			if p := surfaces[i].port; p != nil {
+				emptyBacklog(p)
+				_ = p.Close() // Shutdown closes it again
+				<-ended[i]
+				conns[surfaces[i].name].answer(firstRequestTime)
+			}
+			if err := s.Shutdown(stop); err != nil {
+				log.Warn("requests were cut off at the stop", "surface", surfaces[i].name, "error", err)
+				_ = s.Close()
+			}
+		})
 	}
+	closing.Wait()
 	return g.Wait()
 }
 
@@ -150,7 +179,8 @@ func secure(cfg *Config, next http.Handler) http.Handler {
 			}
 		}
 		api := isAPI(r.URL.Path)
-		if api && (peer.IsLoopback() || !peer.IsValid()) || r.URL.Path == "/testall" {
+		ownHost := (peer.IsLoopback() || !peer.IsValid()) && r.Header.Get("X-Forwarded-Proto") == "" // a balancer here speaks for others
+		if api && ownHost || r.URL.Path == "/testall" {
 			next.ServeHTTP(w, r)
 			return
 		}

@@ -25,6 +25,7 @@ type clusterCmd struct {
 	Reboot   clusterRebootCmd   `cmd:"" help:"Let a node's program start again."`
 	Revoke   clusterRevokeCmd   `cmd:"" help:"Make a node's certificates unbelieved; it gets a new one."`
 	Remove   clusterRemoveCmd   `cmd:"" help:"Take a node out of the cluster for good."`
+	Render   clusterRenderCmd   `cmd:"" help:"Write what stands around the nodes: load balancers, database, systemd."`
 	Settings clusterSettingsCmd `cmd:"" help:"Show and change what all nodes work with."`
 }
 

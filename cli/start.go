@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"syscall"
 
 	"github.com/portcullis-id/portcullis/appliance"
@@ -67,7 +68,9 @@ type startCmd struct {
 }
 
 func (startCmd) Help() string {
-	return `Prints one line "ready https://…" when the node answers. Ctrl-C or SIGTERM stops it cleanly.
+	return `Prints one line "ready https://…" when the node answers. Ctrl-C or SIGTERM stops it cleanly: for
+listen.drain seconds it says that it is not ready and still serves, so that load balancers leave it out; a
+second one ends that wait.
 
 Examples:
   portcullis start --dev
@@ -94,7 +97,10 @@ func (c *startCmd) Run(ctx context.Context, std IO) error {
 			fmt.Fprintln(std.Out, line)
 		}
 	}
+	ended := make(chan struct{})
+	go hurry(ctx, node, ended)
 	err = node.Run(ctx)
+	close(ended)
 	if errors.Is(err, appliance.ErrRestart) {
 		// The same process, so that a supervisor sees no end; the program may be a newer one.
 		_ = node.Close() // Run has closed it
@@ -108,4 +114,21 @@ func (c *startCmd) Run(ctx context.Context, std IO) error {
 		return fmt.Errorf("start again: %w", syscall.Exec(program, args, os.Environ())) // #nosec G204 G702 -- this program's own file and arguments
 	}
 	return err
+}
+
+// hurry waits for a second signal.
+func hurry(ctx context.Context, node *appliance.Node, ended <-chan struct{}) {
+	select {
+	case <-ctx.Done():
+	case <-ended:
+		return
+	}
+	again := make(chan os.Signal, 1)
+	signal.Notify(again, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(again)
+	select {
+	case <-again:
+		node.Hurry()
+	case <-ended:
+	}
 }

@@ -34,6 +34,9 @@ type Config struct {
 	Rate int
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+	// Draining says that load balancers shall leave the node out, though nothing is
+	// wrong with it; nil means never. It makes the node not ready at once.
+	Draining func() bool
 }
 
 // cacheFor is how long a result is given out again. It also is the shortest time

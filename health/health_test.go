@@ -62,6 +62,7 @@ func TestHTTP(t *testing.T) {
 	all := service(t, health.Config{Key: key, Rate: 1000}, fine("db"), bad("disk", false))
 	core := service(t, health.Config{Key: key, Rate: 1000}, bad("services", true), bad("db", true), bad("disk", false))
 	noKey := service(t, health.Config{}, fine("db"))
+	drains := service(t, health.Config{Key: key, Draining: func() bool { return true }}, fine("db"))
 	mounted := http.NewServeMux()
 	mounted.Handle("/health/", http.StripPrefix("/health", all.StatusHandler()))
 
@@ -103,6 +104,9 @@ func TestHTTP(t *testing.T) {
 		{"not ready", core.Handler(nil), "GET", "/readyz", "", "", 503, "services\ndb"},
 		{"self-test", all.TestAllHandler(), "GET", "/testall", "", "", 200, "OK"},
 		{"self-test fails", core.TestAllHandler(), "GET", "/testall", "", "", 503, "services\ndb"},
+		{"a node that drains is not ready", drains.Handler(nil), "GET", "/readyz", "", "", 503, "draining"},
+		{"a node that drains, for load balancers", drains.TestAllHandler(), "GET", "/testall", "", "", 503, "draining"},
+		{"a node that drains is alive", drains.Handler(nil), "GET", "/livez", "", "", 200, "OK"},
 		{"self-test, another method", all.TestAllHandler(), "POST", "/testall", "", "", 405, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

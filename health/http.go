@@ -163,6 +163,10 @@ func (s *Service) TestAllHandler() http.Handler { return http.HandlerFunc(s.read
 
 // writeReady names failing checks and no more, as anybody may ask.
 func (s *Service) writeReady(w http.ResponseWriter, r *http.Request) {
+	if s.cfg.Draining != nil && s.cfg.Draining() {
+		writeText(w, http.StatusServiceUnavailable, "draining")
+		return
+	}
 	bad := s.Ready(r.Context())
 	if len(bad) == 0 {
 		writeText(w, http.StatusOK, "OK")

@@ -44,9 +44,14 @@ func FuzzClientAddress(f *testing.F) {
 		// From the end: trusted hops, and then the client.
 		hops := strings.Split(first+","+second, ",")
 		for i := len(hops) - 1; i >= 0; i-- {
-			hop, err := netip.ParseAddr(strings.Trim(hops[i], " \t\r\n\v\f\u0085\u00a0"))
+			text := strings.Trim(hops[i], " \t\r\n\v\f\u0085\u00a0")
+			hop, err := netip.ParseAddr(text)
 			if err != nil {
-				break
+				withPort, err := netip.ParseAddrPort(text)
+				if err != nil {
+					break
+				}
+				hop = withPort.Addr()
 			}
 			hop = hop.Unmap().WithZone("")
 			if hop == got {

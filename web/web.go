@@ -253,13 +253,22 @@ func clientAddr(r *http.Request, trusted []netip.Prefix) netip.Addr {
 	addr = addr.Unmap().WithZone("")
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for i := len(hops) - 1; i >= 0 && contains(trusted, addr); i-- {
-		hop, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
-		if err != nil {
+		hop, ok := parseHop(strings.TrimSpace(hops[i]))
+		if !ok {
 			break // what a proxy did not write, nobody has to believe
 		}
 		addr = hop.Unmap().WithZone("")
 	}
 	return addr
+}
+
+// parseHop reads an address, with a port as some balancers write it.
+func parseHop(s string) (netip.Addr, bool) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return a, true
+	}
+	a, err := netip.ParseAddrPort(s)
+	return a.Addr(), err == nil
 }
 
 func contains(prefixes []netip.Prefix, a netip.Addr) bool {
