@@ -164,7 +164,7 @@ func (n *node) browser() *http.Client {
 		if n.dial != nil {
 			return n.dial(port)
 		}
-		if port == home.Port() { // of a cluster, this node
+		if port == home.Port() && n.cfg.Listen.HTTPS != 0 { // of a cluster, this node
 			port = strconv.Itoa(n.cfg.Listen.HTTPS)
 		}
 		var d net.Dialer
