@@ -52,6 +52,7 @@ func ordered(ops []Op, what string, model porcupine.Model, kinds ...Kind) (fault
 		byKey[op.Key] = append(byKey[op.Key], porcupine.Operation{Input: op, Output: op.Outcome, Call: int64(op.Call), Return: end})
 	}
 	for key, history := range byKey {
+		contest(history)
 		switch porcupine.CheckOperationsTimeout(model, history, decideFor) {
 		case porcupine.Illegal:
 			faults = append(faults, fmt.Sprintf("%s: no order of the operations explains what was answered:%s", what, story(key, history)))
@@ -61,6 +62,27 @@ func ordered(ops []Op, what string, model porcupine.Model, kinds ...Kind) (fault
 	}
 	slices.Sort(faults)
 	return faults
+}
+
+// contested is the Value of a Redeem during which there was another of the same
+// code.
+const contested = 1
+
+// contest marks such operations: a second use of a code ends what the first is
+// about to give out, so that it may be that neither gets anything.
+func contest(history []porcupine.Operation) {
+	for i, a := range history {
+		op := a.Input.(Op)
+		if op.Kind != Redeem {
+			continue
+		}
+		for j, b := range history {
+			if i != j && b.Input.(Op).Kind == Redeem && a.Call <= b.Return && b.Call <= a.Return {
+				op.Value = contested
+			}
+		}
+		history[i].Input = op
+	}
 }
 
 // story tells the operations of a key, for who has to find the cause.
@@ -149,8 +171,8 @@ type codeState struct {
 	is   bool
 }
 
-// codeModel is a code that works once, and is refused only when it was used or is
-// older than life.
+// codeModel is a code that works once, and is refused only when it was used, is
+// being used by somebody else too, or is older than life.
 func codeModel(life time.Duration) porcupine.Model {
 	return (&porcupine.NondeterministicModel{
 		Init: func() []any { return []any{codeState{}} },
@@ -169,6 +191,8 @@ func codeModel(life time.Duration) porcupine.Model {
 				return []any{used}
 			case outcome == Refused && (c.used || op.Return-c.made > life):
 				return []any{c}
+			case outcome == Refused && op.Value == contested:
+				return []any{used}
 			case outcome == Unknown:
 				return []any{c, used}
 			}

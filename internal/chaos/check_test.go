@@ -59,6 +59,8 @@ func TestCheckerFindsPlantedFaults(t *testing.T) {
 		{"a code is used once", []chaos.Op{code, op(chaos.Redeem, "c", 2, 3, chaos.OK), op(chaos.Redeem, "c", 2, 4, chaos.Refused)}, ""},
 		{"a code is used twice", []chaos.Op{code, op(chaos.Redeem, "c", 2, 3, chaos.OK), op(chaos.Redeem, "c", 2, 4, chaos.OK)}, "codes"},
 		{"a code is refused that was not used", []chaos.Op{code, op(chaos.Redeem, "c", 2, 3, chaos.Refused)}, "codes"},
+		{"two at the same moment get nothing", []chaos.Op{code, op(chaos.Redeem, "c", 2, 4, chaos.Refused), op(chaos.Redeem, "c", 3, 5, chaos.Refused)}, ""},
+		{"two after each other get nothing", []chaos.Op{code, op(chaos.Redeem, "c", 2, 3, chaos.Refused), op(chaos.Redeem, "c", 4, 5, chaos.Refused)}, "codes"},
 		{"an old code is refused", []chaos.Op{code, op(chaos.Redeem, "c", 62, 63, chaos.Refused)}, ""},
 		{"a code without an answer, then refused", []chaos.Op{code, op(chaos.Redeem, "c", 2, 3, chaos.Unknown), op(chaos.Redeem, "c", 4, 5, chaos.Refused)}, ""},
 

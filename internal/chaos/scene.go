@@ -70,17 +70,21 @@ func NewScene(ctx context.Context, base string, transport *http.Transport, token
 		return nil, err
 	}
 	for i := range users {
-		u := user{email: fmt.Sprintf("user-%d@example.com", i)}
-		var made struct {
-			ID string `json:"user_id"`
-		}
-		if _, err := s.api(ctx, "POST", "/users", map[string]any{"connection": connection, "email": u.email, "password": password, "email_verified": true}, &made); err != nil {
+		u, err := s.user(ctx, fmt.Sprintf("user-%d@example.com", i))
+		if err != nil {
 			return nil, err
 		}
-		u.id = made.ID
 		s.users = append(s.users, u)
 	}
 	return s, nil
+}
+
+func (s *Scene) user(ctx context.Context, email string) (user, error) {
+	var made struct {
+		ID string `json:"user_id"`
+	}
+	_, err := s.api(ctx, "POST", "/users", map[string]any{"connection": connection, "email": email, "password": password, "email_verified": true}, &made)
+	return user{made.ID, email}, err
 }
 
 func (s *Scene) application(ctx context.Context, in map[string]any) (application, error) {
