@@ -40,6 +40,8 @@ const (
 type Options struct {
 	// Nodes is 3 when it is 0.
 	Nodes int
+	// Spare hosts have a firewall and a place in the balancer, and are no nodes yet.
+	Spare int
 	// Clock makes Node.SetClock work.
 	Clock bool
 	// Settings are further settings of every node, KEY=VALUE.
@@ -98,19 +100,106 @@ func New(t testing.TB, o Options) *Cluster {
 	if o.External {
 		services = append(services, "db1", "db2", "db3")
 	}
-	c.Lab = lab.New(t, lab.Options{Nodes: o.Nodes, IPv4Only: true, Services: services})
+	c.Lab = lab.New(t, lab.Options{Nodes: o.Nodes + o.Spare, IPv4Only: true, Services: services})
 	for _, h := range c.Lab.Nodes() {
 		c.protect(h)
 	}
 	c.Database = newDatabase(t, c)
-	for _, h := range c.Lab.Nodes() {
-		c.Nodes = append(c.Nodes, c.newNode(h))
-	}
-	for _, n := range c.Nodes {
+	for i, h := range c.Lab.Nodes()[:o.Nodes] {
+		n := c.newNode(h)
+		if i == 0 {
+			n.found()
+		} else {
+			n.join()
+		}
+		c.Nodes = append(c.Nodes, n)
 		n.Start()
 	}
 	c.balance()
+	c.Settled()
 	return c
+}
+
+// Run runs the program on the node's host, for what an operator does there.
+func (n *Node) Run(args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := n.Host.Command(ctx, n.c.binary, args...)
+	var out, fault bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &fault
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("portcullis %s: %w: %s%s", strings.Join(args, " "), err, out.Bytes(), fault.Bytes())
+	}
+	return out.String(), nil
+}
+
+// must is Run for what has to succeed.
+func (n *Node) must(args ...string) string {
+	n.c.t.Helper()
+	out, err := n.Run(args...)
+	if err != nil {
+		n.c.t.Fatal(err)
+	}
+	return out
+}
+
+// found makes the cluster, with this node as its first.
+func (n *Node) found() {
+	n.c.t.Helper()
+	args := []string{"cluster", "init", "--data", n.Data, "--name", n.Host.Name(), "--address", n.Host.Addr4().String(), "--tokens", "0"}
+	for _, s := range append(append(n.own(), n.c.settings()...), n.c.options.Settings...) {
+		args = append(args, "--set", s)
+	}
+	n.must(args...)
+}
+
+// join makes the host a node of the cluster, by a token of the first node that
+// runs.
+func (n *Node) join() {
+	n.c.t.Helper()
+	var token string
+	for _, m := range n.c.Nodes {
+		if m.Running() {
+			token = strings.TrimSpace(m.must("cluster", "token", "--data", m.Data))
+			break
+		}
+	}
+	args := []string{"join", token, "--data", n.Data, "--name", n.Host.Name(), "--address", n.Host.Addr4().String()}
+	for _, s := range n.own() {
+		args = append(args, "--set", s)
+	}
+	n.must(args...)
+}
+
+// Join makes a spare host a node, and starts it.
+func (c *Cluster) Join() *Node {
+	c.t.Helper()
+	n := c.newNode(c.Lab.Nodes()[len(c.Nodes)])
+	n.join()
+	n.Start()
+	c.Nodes = append(c.Nodes, n)
+	return n
+}
+
+// Remove takes the last node out of the cluster, as an operator does on another
+// node: it drains, and is removed when the balancer has left it alone.
+func (c *Cluster) Remove() {
+	c.t.Helper()
+	n := c.Nodes[len(c.Nodes)-1]
+	c.Nodes[0].must("cluster", "drain", "--data", c.Nodes[0].Data, n.Host.Name())
+	c.Eventually("the balancer leaves the node alone", func() error {
+		if up := c.up(); up >= len(c.Nodes) {
+			return fmt.Errorf("%d nodes are up", up)
+		}
+		return nil
+	})
+	c.Nodes[0].must("cluster", "remove", "--yes", "--data", c.Nodes[0].Data, n.Host.Name())
+	select {
+	case <-n.done:
+	case <-time.After(patience):
+		c.t.Fatalf("%s was removed, and goes on", n.Host.Name())
+	}
+	c.Nodes = c.Nodes[:len(c.Nodes)-1]
 }
 
 // protect loads the firewall that the contract asks for: what no row declares is
@@ -198,11 +287,7 @@ func (n *Node) TryStart() error {
 		return err
 	}
 	defer log.Close()
-	args := []string{"start", "--data", n.Data}
-	for _, s := range append(n.c.settings(), n.c.options.Settings...) {
-		args = append(args, "--set", s)
-	}
-	n.cmd = n.Host.Command(context.Background(), n.c.binary, args...)
+	n.cmd = n.Host.Command(context.Background(), n.c.binary, "start", "--config", filepath.Join(n.Data, "portcullis.yaml"))
 	n.cmd.Dir = n.c.dir
 	n.cmd.Env = append(os.Environ(), "CHAOS_CLOCK="+n.Data+".clock")
 	ready := make(chan struct{})
@@ -240,9 +325,15 @@ func (u *untilReady) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// own are the settings of one host.
+func (n *Node) own() []string {
+	return []string{"listen.https=0", "listen.http=80", "listen.health=9110"}
+}
+
+// settings are what all nodes have in common.
 func (c *Cluster) settings() []string {
-	return []string{"domain=" + domain, "default_tenant=main", "public_port=443", "listen.https=0", "listen.http=80", "listen.health=9110",
-		"trusted_proxies.networks=" + c.Lab.Host("lb").Addr4().String(), "database.dsn=" + c.Database.DSN(), "master_key_file=" + filepath.Join(c.dir, "master.key"),
+	return []string{"domain=" + domain, "default_tenant=main", "public_port=443",
+		"trusted_proxies.networks=" + c.Lab.Host("lb").Addr4().String(), "database.dsn=" + c.Database.DSN(),
 		"passwords.memory_kib=8192", "passwords.time=1", "log.level=info"}
 }
 
@@ -349,8 +440,8 @@ backend nodes
 	http-check send meth GET uri /testall ver HTTP/1.1 hdr Host %s
 	default-server check inter 500ms fall 2 rise 2 on-marked-down shutdown-sessions
 `, c.socket(), pemFile, domain)
-	for _, n := range c.Nodes {
-		fmt.Fprintf(b, "\tserver %s %s:80\n", n.Host.Name(), n.Host.Addr4())
+	for _, h := range c.Lab.Nodes() {
+		fmt.Fprintf(b, "\tserver %s %s:80\n", h.Name(), h.Addr4())
 	}
 	file := filepath.Join(c.dir, "haproxy.cfg")
 	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
@@ -439,6 +530,17 @@ func (c *Cluster) Scene(ctx context.Context, users int) *Scene {
 	return s
 }
 
+// Direct is the scene as it is reached on one node, from the balancer's host.
+func (c *Cluster) Direct(s *Scene, n *Node) *Scene {
+	lb, to := c.Lab.Host("lb"), net.JoinHostPort(n.Host.Addr4().String(), "80")
+	direct := *s
+	direct.base, direct.balanced = "http://"+domain, true
+	direct.transport = &http.Transport{MaxIdleConnsPerHost: 32,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return lb.Dial(ctx, "tcp4", to) }}
+	c.t.Cleanup(direct.transport.CloseIdleConnections)
+	return &direct
+}
+
 // Eventually asks until there is no error.
 func (c *Cluster) Eventually(what string, so func() error) {
 	c.t.Helper()
@@ -455,16 +557,41 @@ func (c *Cluster) Eventually(what string, so func() error) {
 	}
 }
 
-// Settled waits until the balancer sends to every running node.
+// Settled waits until the balancer sends to every node, and every node sees all
+// others.
 func (c *Cluster) Settled() {
 	c.t.Helper()
 	c.Eventually("all nodes are in the balancer", func() error {
-		up := strings.Count(c.ask("show stat"), ",UP,")
-		if want := len(c.Nodes) + 1; up < want { // the backend counts too
-			return fmt.Errorf("%d are up, of %d", up-1, want-1)
+		if up := c.up(); up < len(c.Nodes) {
+			return fmt.Errorf("%d are up, of %d", up, len(c.Nodes))
 		}
 		return nil
 	})
+	c.Eventually("the nodes see each other", func() error {
+		for _, n := range c.Nodes {
+			all, err := client.NewLocal(n.Data).Cluster(c.t.Context())
+			if err != nil {
+				return err
+			}
+			for _, m := range all.Nodes {
+				if m.Database != "up" || m.Network != "up" && !m.Self {
+					return fmt.Errorf("%s sees %s %s in the database and %s on row control", n.Host.Name(), m.Name, m.Database, m.Network)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// up counts the nodes that the balancer sends requests to.
+func (c *Cluster) up() int {
+	n := 0
+	for line := range strings.Lines(c.ask("show stat")) {
+		if strings.HasPrefix(line, "nodes,node") && strings.Contains(line, ",UP") {
+			n++
+		}
+	}
+	return n
 }
 
 // ask sends HAProxy a command.

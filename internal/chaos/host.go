@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -34,6 +35,9 @@ func mount(t testing.TB, dir string, mib int) {
 // Fill takes all the room of the node's data folder; free gives it back.
 func (n *Node) Fill() (free func()) {
 	n.c.t.Helper()
+	if n.c.options.Tmpfs == 0 {
+		n.c.t.Fatal("the node's data folder is on the machine's own disk, which nobody wants full")
+	}
 	name := filepath.Join(n.Data, "ballast")
 	f, err := os.Create(name) // #nosec G304 -- a file of the test's own
 	if err != nil {
@@ -78,4 +82,24 @@ func Quota(t testing.TB, pid int, processors float64) (undo func()) {
 	write(file, text)
 	write("cgroup.procs", strconv.Itoa(pid))
 	return func() { write(file, none) }
+}
+
+// CPU is the processor time that the node's process has taken.
+func (n *Node) CPU() time.Duration {
+	n.c.t.Helper()
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.Pid()))
+	if err != nil {
+		n.c.t.Fatal(err)
+	}
+	// proc(5): after the name in parentheses, fields 14 and 15 in hundredths of a second.
+	fields := strings.Fields(string(raw[strings.LastIndexByte(string(raw), ')')+1:]))
+	var ticks int64
+	for _, f := range fields[11:13] {
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return 0
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
 }

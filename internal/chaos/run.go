@@ -131,8 +131,8 @@ func (c *Cluster) Inflict(t testing.TB, s *Scene, f Fault, times Times, b Bounds
 		if op.Kind == Login {
 			logins++
 		}
-		if op.Call < began {
-			row.Faults = append(row.Faults, fmt.Sprintf("load: at %.3fs, before the fault, %s failed: %d %s", op.Call.Seconds(), op.Kind, op.Status, op.Error))
+		if op.Return < began {
+			row.Missed = append(row.Missed, fmt.Sprintf("at %.3fs, before the fault, %s failed: %d %s", op.Call.Seconds(), op.Kind, op.Status, op.Error))
 		}
 	}
 	row.Seconds = row.Until.Seconds()

@@ -31,6 +31,7 @@ type Scene struct {
 	base      string // https://HOST
 	transport *http.Transport
 	token     string // of the Management API
+	balanced  bool   // says that it is the balancer, and not a client of it
 
 	web   application
 	probe application // for client_credentials; nobody changes its secret
@@ -146,6 +147,9 @@ func (s *Scene) do(ctx context.Context, jar http.CookieJar, method, path, conten
 	req.GetBody = nil // so that net/http does not send it again
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
+	}
+	if s.balanced {
+		req.Header.Set("X-Forwarded-Proto", "https")
 	}
 	for i := 0; i+1 < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
