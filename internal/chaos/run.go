@@ -173,3 +173,33 @@ func (r Row) String() string {
 	}
 	return b.String()
 }
+
+// Table is rows as docs/cluster-faults.md has them.
+func Table(rows []Row) string {
+	b := &strings.Builder{}
+	fmt.Fprintln(b, "| fault | operations | failed | longest | failing until | measured beside |\n|---|---|---|---|---|---|")
+	for _, r := range rows {
+		longest, kind, until := 0.0, Kind(""), "-"
+		for _, k := range r.Kinds {
+			if k.Longest > longest {
+				longest, kind = k.Longest, k.Kind
+			}
+		}
+		what := "-"
+		if r.Failed > 0 {
+			until, what = fmt.Sprintf("%.1f s", r.Seconds), fmt.Sprintf("%.1f s, %s", longest, kind)
+		}
+		notes := slices.Clone(r.Notes)
+		if r.Stale > 0 {
+			notes = append(notes, fmt.Sprintf("an old secret worked for %.2f s", r.Stale))
+		}
+		for _, m := range r.Missed {
+			notes = append(notes, "**missed:** "+m)
+		}
+		if len(r.Faults) > 0 {
+			notes = append(notes, fmt.Sprintf("**%d violations**", len(r.Faults)))
+		}
+		fmt.Fprintf(b, "| %s | %d | %d (%.2f %%) | %s | %s | %s |\n", r.Fault, r.Operations, r.Failed, 100*float64(r.Failed)/float64(max(1, r.Operations)), what, until, strings.Join(notes, "; "))
+	}
+	return b.String()
+}
