@@ -17,6 +17,10 @@ type Bounds struct {
 	Staleness time.Duration
 	// CodeLife is the age from which a code may be refused that was never used.
 	CodeLife time.Duration
+	// Tokens is how many a rate limit has for each key, Admitted how many it may give out at most
+	// while nodes do not reach each other. Where both are the same, it may refuse
+	// none before.
+	Tokens, Admitted int
 }
 
 // decideFor bounds the search for an order of one key's operations.
@@ -28,6 +32,7 @@ func Check(ops []Op, b Bounds) []string {
 	faults = append(faults, ordered(ops, "refresh tokens", familyModel(), Granted, Refresh, Revoke, UserInfo)...)
 	faults = append(faults, ordered(ops, "codes", codeModel(b.CodeLife), Session, Login, Redeem)...)
 	faults = append(faults, ordered(ops, "documents", documentModel(), Write, Read)...)
+	faults = append(faults, ordered(ops, "rate limits", limitModel(b.Tokens, b.Admitted), Take)...)
 	faults = append(faults, sessions(ops)...)
 	faults = append(faults, users(ops)...)
 	return append(faults, secrets(ops, b.Staleness)...)
@@ -215,6 +220,29 @@ func documentModel() porcupine.Model {
 				return []any{state, op.Value}
 			case op.Kind == Read && outcome == OK && state == op.Value:
 				return []any{state}
+			}
+			return nil
+		},
+		Equal: func(a, b any) bool { return a == b },
+	}).ToModel()
+}
+
+// limitModel is a bucket of tokens that nobody refills.
+func limitModel(tokens, admitted int) porcupine.Model {
+	exact := tokens == admitted
+	return (&porcupine.NondeterministicModel{
+		Init: func() []any { return []any{0} },
+		Step: func(state, _, output any) []any {
+			taken := state.(int)
+			switch outcome := output.(Outcome); {
+			case outcome == OK && taken < admitted:
+				return []any{taken + 1}
+			case outcome == Refused && (!exact || taken >= tokens):
+				return []any{taken}
+			case outcome == Unknown && exact && taken < admitted:
+				return []any{taken, taken + 1}
+			case outcome == Unknown: // in parts that do not see each other, it counts for one of them
+				return []any{taken}
 			}
 			return nil
 		},

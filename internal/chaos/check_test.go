@@ -8,7 +8,7 @@ import (
 	"github.com/portcullis-id/portcullis/internal/chaos"
 )
 
-var bounds = chaos.Bounds{Staleness: 2 * time.Second, CodeLife: time.Minute}
+var bounds = chaos.Bounds{Staleness: 2 * time.Second, CodeLife: time.Minute, Tokens: 2, Admitted: 2}
 
 // op makes an operation between two times in seconds.
 func op(kind chaos.Kind, key string, from, to float64, outcome chaos.Outcome, more ...string) chaos.Op {
@@ -70,6 +70,11 @@ func TestCheckerFindsPlantedFaults(t *testing.T) {
 		{"a read of what nobody wrote", []chaos.Op{value(op(chaos.Read, "u", 3, 4, chaos.OK), 7)}, "documents"},
 		{"a write without an answer comes and goes", []chaos.Op{value(op(chaos.Write, "u", 1, 2, chaos.Unknown), 1), value(op(chaos.Read, "u", 3, 4, chaos.OK), 1), value(op(chaos.Read, "u", 5, 6, chaos.OK), 0)}, "documents"},
 
+		{"as many as there are", []chaos.Op{op(chaos.Take, "k", 1, 2, chaos.OK), op(chaos.Take, "k", 1, 2, chaos.OK), op(chaos.Take, "k", 1, 3, chaos.Refused)}, ""},
+		{"more than there are", []chaos.Op{op(chaos.Take, "k", 1, 2, chaos.OK), op(chaos.Take, "k", 1, 2, chaos.OK), op(chaos.Take, "k", 1, 3, chaos.OK)}, "rate limits"},
+		{"refused before the last was given", []chaos.Op{op(chaos.Take, "k", 1, 2, chaos.OK), op(chaos.Take, "k", 3, 4, chaos.Refused), op(chaos.Take, "k", 5, 6, chaos.OK)}, "rate limits"},
+		{"one without an answer may have taken the last", []chaos.Op{op(chaos.Take, "k", 1, 2, chaos.OK), op(chaos.Take, "k", 1, 2, chaos.Unknown), op(chaos.Take, "k", 3, 4, chaos.Refused)}, ""},
+
 		{"a session holds", []chaos.Op{op(chaos.Session, "x", 1, 2, chaos.OK)}, ""},
 		{"a session is lost", []chaos.Op{op(chaos.Session, "x", 1, 2, chaos.Refused)}, "sessions"},
 
@@ -94,6 +99,31 @@ func TestCheckerFindsPlantedFaults(t *testing.T) {
 				t.Errorf("found %q, want one of %s", faults, tt.want)
 			}
 		})
+	}
+}
+
+// TestLimitsInParts: while nodes do not reach each other a limit may be exceeded up
+// to a bound, and refused early.
+func TestLimitsInParts(t *testing.T) {
+	parts := chaos.Bounds{Tokens: 2, Admitted: 3}
+	take := func(n int, outcome chaos.Outcome) (ops []chaos.Op) {
+		for range n {
+			ops = append(ops, op(chaos.Take, "k", 1, 2, outcome))
+		}
+		return ops
+	}
+	for _, tt := range []struct {
+		name string
+		ops  []chaos.Op
+		want int
+	}{
+		{"refused early", append(take(1, chaos.Refused), take(2, chaos.OK)...), 0},
+		{"up to the bound", append(take(9, chaos.Unknown), take(3, chaos.OK)...), 0},
+		{"beyond the bound", append(take(9, chaos.Unknown), take(4, chaos.OK)...), 1},
+	} {
+		if faults := chaos.Check(tt.ops, parts); len(faults) != tt.want {
+			t.Errorf("%s: found %q", tt.name, faults)
+		}
 	}
 }
 

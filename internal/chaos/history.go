@@ -23,6 +23,7 @@ const (
 	Find     Kind = "find user"     // Value is how many there are; at the end, for every Create
 	Write    Kind = "write"         // Key is a user, Value what was written
 	Read     Kind = "read"          // Key is a user, Value what was read
+	Take     Kind = "take"          // one token of a rate limit that nothing refills; Key is its key
 	// Granted is no request: Next is the first refresh token of a family, or the first
 	// secret of an application.
 	Granted Kind = "granted"
