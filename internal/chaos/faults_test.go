@@ -105,6 +105,21 @@ func faults() []fault {
 			r.Hold(2 * time.Second)
 			r.Database.Repair()
 		}}, false},
+		fault{chaos.Fault{Name: "the host of the database's primary is cut off", AtMost: anyShare, Within: 30 * time.Second, Do: func(r *chaos.Run) {
+			primary := r.Database.Primary()
+			plug := r.Lab.Unplug(primary.Host().Name())
+			r.Database.Failover(2 * time.Second)
+			r.Notef("another server was promoted, and in step with a replica, %.1fs after the fault", (r.Now() - r.Marks()[0].At).Seconds())
+			r.Hold(3 * time.Second)
+			primary.Kill() // Patroni does so where it has lost its cluster
+			plug()
+			r.Database.Repair()
+		}}, false},
+		fault{anyFault("the database's primary stands still for 5 seconds", func(r *chaos.Run) {
+			resume := r.Database.Primary().Pause()
+			r.Hold(5 * time.Second)
+			resume()
+		}), false},
 		fault{chaos.Fault{Name: "rolling restart", AtMost: 0, Do: func(r *chaos.Run) {
 			for _, n := range r.Nodes {
 				n.Stop()
