@@ -469,6 +469,34 @@ func TestLeaveAndCome(t *testing.T) {
 	}
 }
 
+// TestWhoSaidGoodbyeIsNotAsked: between a node's goodbye and the moment at which the
+// control plane notices, the others count among themselves, and not each by itself.
+func TestWhoSaidGoodbyeIsNotAsked(t *testing.T) {
+	l := newLAN(t, 3, rulesOf(t, Bucket{Name: "b", Spec: Spec{Size: 10}}))
+	if err := l.nodes[0].Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_ = l.nodes[0].server.Close() // it is gone; the others' Peers still name it
+	rest := l.nodes[1:]
+	for _, n := range rest {
+		if !n.look() {
+			t.Error("the goodbye changed nothing")
+		}
+	}
+	for k := range 20 {
+		r := Request{Bucket: "b", Key: fmt.Sprint("k", k)}
+		if admitted, alone := flood(t, rest, r, 12); admitted > 10 || admitted < 10-alone {
+			t.Errorf("%s: %d were admitted of 10, %d decisions were made alone", r.Key, admitted, alone)
+		}
+	}
+	for _, n := range rest {
+		n.clock.Add(int64(2 * byeTime))
+		if !n.look() {
+			t.Error("a node that came back was left out for good")
+		}
+	}
+}
+
 func TestWaitTakesTurns(t *testing.T) {
 	l := newLAN(t, 2, rulesOf(t, Bucket{Name: "b", Spec: Spec{Size: 1, PerInterval: 1, Interval: 40}}, Bucket{Name: "hand", Spec: Spec{Size: 1}}, Bucket{Name: "day", Spec: Spec{PerDay: 1}}))
 	start := time.Now()

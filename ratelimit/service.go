@@ -76,6 +76,7 @@ type Service struct {
 	changing sync.Mutex
 	settling map[string]chan struct{}
 	byes     map[string]int64 // nodes that have given everything away, and when
+	bye      chan struct{}    // says that there is a new one
 	left     atomic.Bool
 
 	counts counters
@@ -106,13 +107,18 @@ func New(cfg Config) (*Service, error) {
 		cfg.MaxKeys = 100_000
 	}
 	start := time.Now()
-	s := &Service{cfg: cfg, agree: int64(agreeTime), tables: map[string]*table{}, leases: newLeases(), settling: map[string]chan struct{}{}, byes: map[string]int64{},
+	s := &Service{cfg: cfg, agree: int64(agreeTime), tables: map[string]*table{}, leases: newLeases(), settling: map[string]chan struct{}{}, byes: map[string]int64{}, bye: make(chan struct{}, 1),
 		mono: func() int64 { return int64(time.Since(start)) + int64(maxFill) }}
 	if cfg.Cluster != nil {
 		s.self = cfg.Cluster.Self()
 	}
 	return s, nil
 }
+
+// byeTime is for how long a node that has said goodbye is asked for nothing: longer
+// than the control plane needs to notice that it is gone. One that starts again within
+// it counts nothing so long.
+const byeTime = 4 * time.Second
 
 // look takes over who is there, and reports whether that has changed.
 func (s *Service) look() bool {
@@ -123,6 +129,10 @@ func (s *Service) look() bool {
 	now := s.mono()
 	s.changing.Lock()
 	defer s.changing.Unlock()
+	peers = slices.DeleteFunc(slices.Clone(peers), func(p Peer) bool {
+		at, ok := s.byes[p.ID]
+		return ok && now-at < int64(byeTime)
+	})
 	h := s.past.Load()
 	if h == nil {
 		s.past.Store(begin(s.self, peers, now, s.agree))
@@ -187,6 +197,10 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-views.C:
+			if s.look() {
+				s.copyAll(ctx)
+			}
+		case <-s.bye:
 			if s.look() {
 				s.copyAll(ctx)
 			}
@@ -737,6 +751,10 @@ func (s *Service) handleMove(from string, i item) verdict {
 		defer s.changing.Unlock()
 		if s.byes[from] = s.mono(); len(s.byes) > 1024 {
 			s.byes = map[string]int64{from: s.byes[from]}
+		}
+		select {
+		case s.bye <- struct{}{}:
+		default:
 		}
 		return verdict{result: yes}
 	}

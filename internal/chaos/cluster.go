@@ -11,6 +11,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -19,6 +20,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +30,7 @@ import (
 	"github.com/portcullis-id/portcullis/firewall"
 	"github.com/portcullis-id/portcullis/internal/lab"
 	"github.com/portcullis-id/portcullis/netcontract"
+	"github.com/portcullis-id/portcullis/ratelimit"
 )
 
 const (
@@ -247,6 +251,7 @@ type Node struct {
 
 	c    *Cluster
 	log  string // file
+	read int    // how much of it complaints have read
 	cmd  *exec.Cmd
 	done chan struct{}
 }
@@ -334,7 +339,8 @@ func (n *Node) own() []string {
 func (c *Cluster) settings() []string {
 	return []string{"domain=" + domain, "default_tenant=main", "public_port=443",
 		"trusted_proxies.networks=" + c.Lab.Host("lb").Addr4().String(), "database.dsn=" + c.Database.DSN(),
-		"passwords.memory_kib=8192", "passwords.time=1", "log.level=info"}
+		"passwords.memory_kib=8192", "passwords.time=1", "log.level=info",
+		"rate_limits.buckets=login unlimited"} // all logins come from one address
 }
 
 // Running reports whether the node's process is there.
@@ -530,6 +536,30 @@ func (c *Cluster) Scene(ctx context.Context, users int) *Scene {
 	return s
 }
 
+// Limit gives applications tokens that nothing refills, and waits until every node
+// knows.
+func (c *Cluster) Limit(tokens int, clients ...string) {
+	c.t.Helper()
+	n := c.Nodes[0]
+	for _, id := range clients {
+		n.must("ratelimit", "set", "token-client", "--data", n.Data, "--key", "main|"+id, "--size", strconv.Itoa(tokens))
+	}
+	c.Eventually("every node knows the limit", func() error {
+		for _, n := range c.Nodes {
+			all, err := client.NewLocal(n.Data).RateLimits(c.t.Context())
+			if err != nil {
+				return err
+			}
+			for _, id := range clients {
+				if !slices.ContainsFunc(all.Overrides, func(o ratelimit.Override) bool { return o.Key == "main|"+id }) {
+					return fmt.Errorf("%s does not know it", n.Host.Name())
+				}
+			}
+		}
+		return nil
+	})
+}
+
 // Direct is the scene as it is reached on one node, from the balancer's host.
 func (c *Cluster) Direct(s *Scene, n *Node) *Scene {
 	lb, to := c.Lab.Host("lb"), net.JoinHostPort(n.Host.Addr4().String(), "80")
@@ -622,6 +652,26 @@ func (c *Cluster) Leader() (*Node, string) {
 		}
 	}
 	return nil, term
+}
+
+// complaints counts what nodes said at the levels WARN and ERROR since they were
+// read last.
+func (c *Cluster) complaints() map[string]int {
+	all := map[string]int{}
+	for _, n := range c.Nodes {
+		raw, err := os.ReadFile(n.log)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(raw[min(n.read, len(raw)):])) {
+			var e struct{ Level, Msg, Error string }
+			if json.Unmarshal([]byte(line), &e) == nil && (e.Level == "WARN" || e.Level == "ERROR") {
+				all[fmt.Sprintf("%s %s: %.300s", e.Level, e.Msg, e.Error)]++
+			}
+		}
+		n.read = len(raw)
+	}
+	return all
 }
 
 func tail(file string, n int) string {

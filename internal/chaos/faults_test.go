@@ -73,7 +73,18 @@ type fault struct {
 const (
 	killed   = 0.01 // of the operations may fail when one node is killed
 	anyShare = 1.0
+	moved    = 1.1 // times its tokens a limit may give out when its owner changes
 )
+
+// exact is a limit that is neither exceeded nor short. A node that is asked and does
+// not answer in 250 ms is decided for: on a machine that does much else that happens
+// without any fault.
+func exact() float64 {
+	if *full {
+		return 1
+	}
+	return 0
+}
 
 // any asks nothing of availability: the promises of safety hold all the same.
 func anyFault(name string, do func(*chaos.Run)) chaos.Fault {
@@ -82,18 +93,18 @@ func anyFault(name string, do func(*chaos.Run)) chaos.Fault {
 
 func faults() []fault {
 	all := []fault{
-		{chaos.Fault{Name: "nothing", Do: func(r *chaos.Run) { r.Hold(3 * time.Second) }, Logins: true}, true},
+		{chaos.Fault{Name: "nothing", Do: func(r *chaos.Run) { r.Hold(3 * time.Second) }, Logins: true, Limits: exact()}, true},
 	}
 	for i := range 3 {
-		all = append(all, fault{chaos.Fault{Name: fmt.Sprintf("kill -9 of node%d", i+1), AtMost: killed, Within: 3 * time.Second, Do: func(r *chaos.Run) {
+		all = append(all, fault{chaos.Fault{Name: fmt.Sprintf("kill -9 of node%d", i+1), AtMost: killed, Within: 3 * time.Second, Limits: moved, Do: func(r *chaos.Run) {
 			r.Nodes[i].Kill()
 			r.Hold(4 * time.Second)
 			r.Nodes[i].Start()
 		}}, i == 1})
 	}
 	all = append(all,
-		fault{chaos.Fault{Name: "kill -9 of the leader", AtMost: killed, Within: 3 * time.Second, Do: killLeader}, false},
-		fault{chaos.Fault{Name: "a node joins, drains and is removed", AtMost: 0, Do: func(r *chaos.Run) {
+		fault{chaos.Fault{Name: "kill -9 of the leader", AtMost: killed, Within: 3 * time.Second, Limits: moved, Do: killLeader}, false},
+		fault{chaos.Fault{Name: "a node joins, drains and is removed", AtMost: 0, Limits: moved, Do: func(r *chaos.Run) {
 			r.Join()
 			r.Settled()
 			r.Hold(2 * time.Second)

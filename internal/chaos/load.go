@@ -28,6 +28,7 @@ type Load struct {
 	apps     []application
 	jars     []http.CookieJar
 	writers  []user
+	limited  []application
 }
 
 // maxInFlight bounds the probes that wait for their answers.
@@ -58,6 +59,13 @@ func NewLoad(ctx context.Context, s *Scene, round string, pace time.Duration) (*
 		}
 		l.writers = append(l.writers, u)
 	}
+	for i := range 2 {
+		a, err := s.machine(ctx, fmt.Sprintf("%s-limited-%d", round, i))
+		if err != nil {
+			return nil, err
+		}
+		l.limited = append(l.limited, a)
+	}
 	l.History = NewHistory()
 	l.Record(Op{Kind: Granted, Key: s.probe.id, Next: s.probe.secret})
 	for _, a := range l.apps {
@@ -85,6 +93,9 @@ func (l *Load) Run(ctx context.Context) {
 	}
 	for _, u := range l.writers {
 		l.wg.Go(func() { l.write(ctx, u) })
+	}
+	for _, a := range l.limited {
+		l.wg.Go(func() { l.take(ctx, a) })
 	}
 	l.wg.Go(func() { l.create(ctx) })
 	l.probes(ctx, func(ctx context.Context, i int) { l.machineToken(ctx, l.probe.id, l.probe.secret) })
@@ -315,6 +326,26 @@ func (l *Load) machineToken(ctx context.Context, id, secret string) {
 	began := l.Now()
 	a := l.form(ctx, "/oauth/token", url.Values{"grant_type": {"client_credentials"}, "client_id": {id}, "client_secret": {secret}, "audience": {audience}})
 	l.finish(Op{Kind: Machine, Key: id, Token: secret}, began, a, a.status == http.StatusOK, a.refusal("access_denied", "invalid_client"))
+}
+
+// take takes tokens of an application's rate limit.
+func (l *Load) take(ctx context.Context, a application) {
+	for {
+		began := l.Now()
+		got := l.form(context.WithoutCancel(ctx), "/oauth/token", url.Values{"grant_type": {"client_credentials"}, "client_id": {a.id}, "client_secret": {a.secret}, "audience": {audience}})
+		l.finish(Op{Kind: Take, Key: a.id}, began, got, got.status == http.StatusOK, got.status == http.StatusTooManyRequests)
+		if !l.pause(ctx, began) {
+			return
+		}
+	}
+}
+
+// Limited are the applications whose rate limit the load uses up.
+func (l *Load) Limited() (ids []string) {
+	for _, a := range l.limited {
+		ids = append(ids, a.id)
+	}
+	return ids
 }
 
 // write writes one number after the other into a user's metadata.

@@ -24,7 +24,14 @@ type Fault struct {
 	Within time.Duration
 	// Logins says that every login has to succeed.
 	Logins bool
+	// Limits is how many times its tokens a rate limit may give out, as
+	// docs/rate-limiting.md promises; 0 means twice, which holds for nodes that do not
+	// reach each other. 1 is exact: none is refused before the last is given.
+	Limits float64
 }
+
+// limitTokens are those of each limit that the load uses up; nothing refills them.
+const limitTokens = 60
 
 // Run is a fault on its way.
 type Run struct {
@@ -62,6 +69,7 @@ type Row struct {
 	Missed     []string       `json:"missed_targets,omitempty"`
 	Stale      float64        `json:"stalest_answer_s"` // what an old secret was accepted after its change at most
 	Errors     map[string]int `json:"errors,omitempty"`
+	Complaints map[string]int `json:"complaints,omitempty"` // what the nodes' logs say at WARN and ERROR
 }
 
 // KindRow is how the operations of one kind fared.
@@ -83,7 +91,17 @@ func (c *Cluster) Inflict(t testing.TB, s *Scene, f Fault, times Times, b Bounds
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.Limit(limitTokens, l.Limited()...)
+	switch b.Tokens = limitTokens; f.Limits {
+	case 0:
+		b.Admitted = 2 * limitTokens
+	case 1:
+		b.Admitted = limitTokens
+	default:
+		b.Admitted = int(f.Limits*limitTokens) + 1
+	}
 	r := &Run{Cluster: c, Load: l, T: t}
+	c.complaints()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	l.Run(ctx)
@@ -106,7 +124,7 @@ func (c *Cluster) Inflict(t testing.TB, s *Scene, f Fault, times Times, b Bounds
 	l.Wait(t.Context())
 
 	ops := l.Ops()
-	row := Row{Fault: f.Name, Notes: r.Notes, Faults: Check(ops, b), Recovered: (recovered - ended).Seconds()}
+	row := Row{Fault: f.Name, Complaints: c.complaints(), Notes: r.Notes, Faults: Check(ops, b), Recovered: (recovered - ended).Seconds()}
 	if row.Faults == nil {
 		row.Faults = []string{}
 	}
@@ -122,7 +140,19 @@ func (c *Cluster) Inflict(t testing.TB, s *Scene, f Fault, times Times, b Bounds
 			row.Kinds = append(row.Kinds, KindRow{a.Kind, a.Count, a.Failed, a.Longest.Seconds()})
 		}
 	}
-	logins := 0
+	logins, admitted, refused := 0, map[string]int{}, map[string]bool{}
+	for _, op := range ops {
+		if op.Kind == Take && op.Outcome == OK {
+			admitted[op.Key]++
+		} else if op.Kind == Take && op.Outcome == Refused {
+			refused[op.Key] = true
+		}
+	}
+	for key, n := range admitted {
+		if n > limitTokens || n < limitTokens && refused[key] {
+			row.Notes = append(row.Notes, fmt.Sprintf("a limit of %d tokens gave out %d", limitTokens, n))
+		}
+	}
 	for _, op := range ops {
 		if op.Outcome != Unknown {
 			continue
@@ -161,6 +191,9 @@ func (r Row) String() string {
 	}
 	for _, e := range slices.SortedFunc(maps.Keys(r.Errors), func(a, b string) int { return r.Errors[b] - r.Errors[a] }) {
 		fmt.Fprintf(b, "\n  %4d times: %s", r.Errors[e], e)
+	}
+	for _, e := range slices.SortedFunc(maps.Keys(r.Complaints), func(a, b string) int { return r.Complaints[b] - r.Complaints[a] }) {
+		fmt.Fprintf(b, "\n  log, %d times: %s", r.Complaints[e], e)
 	}
 	for _, n := range r.Notes {
 		fmt.Fprintf(b, "\n  %s", n)
