@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/portcullis-id/portcullis/problem"
@@ -76,7 +77,8 @@ type Service struct {
 	changing sync.Mutex
 	settling map[string]chan struct{}
 	byes     map[string]int64 // nodes that have given everything away, and when
-	bye      chan struct{}    // says that there is a new one
+	refused  map[string]int64 // nodes whose port is closed, and since when
+	gone     chan struct{}    // says that there is a new one of either
 	left     atomic.Bool
 
 	counts counters
@@ -107,7 +109,7 @@ func New(cfg Config) (*Service, error) {
 		cfg.MaxKeys = 100_000
 	}
 	start := time.Now()
-	s := &Service{cfg: cfg, agree: int64(agreeTime), tables: map[string]*table{}, leases: newLeases(), settling: map[string]chan struct{}{}, byes: map[string]int64{}, bye: make(chan struct{}, 1),
+	s := &Service{cfg: cfg, agree: int64(agreeTime), tables: map[string]*table{}, leases: newLeases(), settling: map[string]chan struct{}{}, byes: map[string]int64{}, refused: map[string]int64{}, gone: make(chan struct{}, 1),
 		mono: func() int64 { return int64(time.Since(start)) + int64(maxFill) }}
 	if cfg.Cluster != nil {
 		s.self = cfg.Cluster.Self()
@@ -115,10 +117,11 @@ func New(cfg Config) (*Service, error) {
 	return s, nil
 }
 
-// byeTime is for how long a node that has said goodbye is asked for nothing: longer
-// than the control plane needs to notice that it is gone. One that starts again within
-// it counts nothing so long.
-const byeTime = 4 * time.Second
+// goneTime is for how long a node that has said goodbye, or whose port is closed
+// because its program has ended, is asked for nothing: longer than the control plane
+// needs to notice that it is gone. One that starts again within it counts nothing so
+// long.
+const goneTime = 4 * time.Second
 
 // look takes over who is there, and reports whether that has changed.
 func (s *Service) look() bool {
@@ -130,8 +133,9 @@ func (s *Service) look() bool {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	peers = slices.DeleteFunc(slices.Clone(peers), func(p Peer) bool {
-		at, ok := s.byes[p.ID]
-		return ok && now-at < int64(byeTime)
+		bye, left := s.byes[p.ID]
+		refusal, closed := s.refused[p.ID]
+		return left && now-bye < int64(goneTime) || closed && now-refusal < int64(goneTime)
 	})
 	h := s.past.Load()
 	if h == nil {
@@ -200,7 +204,7 @@ func (s *Service) Run(ctx context.Context) error {
 			if s.look() {
 				s.copyAll(ctx)
 			}
-		case <-s.bye:
+		case <-s.gone:
 			if s.look() {
 				s.copyAll(ctx)
 			}
@@ -411,7 +415,24 @@ func (s *Service) call(ctx context.Context, p Peer, items []item) ([]verdict, er
 	if err != nil {
 		s.counts.failed.Add(1)
 	}
+	if errors.Is(err, syscall.ECONNREFUSED) { // nobody is there who counts
+		s.changing.Lock()
+		defer s.changing.Unlock()
+		s.went(s.refused, p.ID)
+	}
 	return all, err
+}
+
+// went notes that a node is gone. The caller holds s.changing.
+func (s *Service) went(how map[string]int64, id string) {
+	if len(how) >= 1024 {
+		clear(how)
+	}
+	how[id] = s.mono()
+	select {
+	case s.gone <- struct{}{}:
+	default:
+	}
 }
 
 // fallback decides without the node that counts.
@@ -749,13 +770,7 @@ func (s *Service) handleMove(from string, i item) verdict {
 	if i.op == opBye {
 		s.changing.Lock()
 		defer s.changing.Unlock()
-		if s.byes[from] = s.mono(); len(s.byes) > 1024 {
-			s.byes = map[string]int64{from: s.byes[from]}
-		}
-		select {
-		case s.bye <- struct{}{}:
-		default:
-		}
+		s.went(s.byes, from)
 		return verdict{result: yes}
 	}
 	r := Request{Bucket: i.bucket, Key: i.key, Limit: i.limit}
