@@ -509,7 +509,9 @@ func (c *Cluster) Transport() *http.Transport {
 	return &http.Transport{
 		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return outside.Dial(ctx, "tcp4", lb) },
 		TLSClientConfig:     &tls.Config{RootCAs: c.roots, MinVersion: tls.VersionTLS13, ClientSessionCache: tls.NewLRUClientSessionCache(64)},
-		MaxIdleConnsPerHost: 128, IdleConnTimeout: time.Minute,
+		// Shorter than the balancer keeps one: who asks on a connection that ends meanwhile
+		// would not know whether it was heard.
+		MaxIdleConnsPerHost: 128, IdleConnTimeout: 4 * time.Second,
 	}
 }
 
