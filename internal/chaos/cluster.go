@@ -507,8 +507,8 @@ func certificate(t testing.TB) ([]byte, *x509.CertPool) {
 func (c *Cluster) Transport() *http.Transport {
 	outside, lb := c.Lab.Host("outside"), net.JoinHostPort(c.Lab.Host("lb").Addr4().String(), "443")
 	return &http.Transport{
-		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return outside.Dial(ctx, "tcp4", lb) },
-		TLSClientConfig:     &tls.Config{RootCAs: c.roots, MinVersion: tls.VersionTLS13, ClientSessionCache: tls.NewLRUClientSessionCache(64)},
+		DialContext:     func(ctx context.Context, _, _ string) (net.Conn, error) { return outside.Dial(ctx, "tcp4", lb) },
+		TLSClientConfig: &tls.Config{RootCAs: c.roots, MinVersion: tls.VersionTLS13, ClientSessionCache: tls.NewLRUClientSessionCache(64)},
 		// Shorter than the balancer keeps one: who asks on a connection that ends meanwhile
 		// would not know whether it was heard.
 		MaxIdleConnsPerHost: 128, IdleConnTimeout: 4 * time.Second,
