@@ -64,6 +64,12 @@ bench-preflight: build ## Measure preflight between 3 to 25 nodes in network nam
 soak: build ## Log 100,000 users in and look for leaks, at most ten minutes
 	@go run ./bench -soak
 
+chaos: ## Put every fault into a cluster in the lab and judge it, as root, for some 20 minutes (CHAOS="-run 'TestFaults/kill' -chaos.json FILE")
+	@go test ./internal/chaos -run TestFaults -v -timeout 90m -chaos.full $(CHAOS)
+
+bench-cluster: ## Measure clusters of 1 to 12 nodes in the lab, as root (CHAOS="-chaos.quota 0.3 -chaos.json FILE")
+	@go test ./internal/chaos -run TestClusterBench -v -timeout 60m -chaos.bench $(CHAOS)
+
 lab: ## Bring a network of namespaces up for work by hand, as root (LAB="-nodes 5 -services db")
 	@go build -o bin/lab ./internal/lab/up
 	@bin/lab $(LAB)
@@ -71,4 +77,4 @@ lab: ## Bring a network of namespaces up for work by hand, as root (LAB="-nodes 
 clean: ## Remove what was built
 	@rm -rf bin
 
-.PHONY: help build build-openssl run test test-go test-postgres e2e compat lint fuzz golden reproducible vuln screenshots bench bench-preflight soak lab clean
+.PHONY: help build build-openssl run test test-go test-postgres e2e compat lint fuzz golden reproducible vuln screenshots bench bench-preflight bench-cluster soak chaos lab clean

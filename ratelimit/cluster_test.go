@@ -469,6 +469,56 @@ func TestLeaveAndCome(t *testing.T) {
 	}
 }
 
+// TestWhoIsGoneIsNotAsked: between a node's end and the moment at which the control
+// plane notices, the others count among themselves, and not each by itself.
+func TestWhoIsGoneIsNotAsked(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		end  func(t *testing.T, n *lanNode)
+	}{
+		{"it said goodbye", func(t *testing.T, n *lanNode) {
+			if err := n.Leave(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"it was killed", func(*testing.T, *lanNode) {}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newLAN(t, 3, rulesOf(t, Bucket{Name: "b", Spec: Spec{Size: 10}}))
+			tt.end(t, l.nodes[0])
+			_ = l.nodes[0].server.Close() // the others' Peers still name it
+			rest := l.nodes[1:]
+			for k := range 40 { // whoever asks it hears that it is gone
+				for _, n := range rest {
+					if _, err := n.Take(t.Context(), Request{Bucket: "b", Key: fmt.Sprint("before", k)}); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			for _, n := range rest {
+				n.look()
+				if got := len(n.past.Load().now().peers); got != 2 {
+					t.Errorf("%s counts with %d nodes, itself among them; want 2", n.id, got)
+				}
+			}
+			for k := range 20 {
+				r := Request{Bucket: "b", Key: fmt.Sprint("k", k)}
+				// A busy machine may keep a node from hearing an answer.
+				if admitted, alone := flood(t, rest, r, 12); admitted > 10+alone {
+					t.Errorf("%s: %d were admitted of 10, %d decisions were made alone", r.Key, admitted, alone)
+				}
+			}
+			for _, n := range rest {
+				n.clock.Add(int64(2 * goneTime))
+				n.look()
+				if got := len(n.past.Load().now().peers); got != 3 {
+					t.Errorf("a node that came back is left out for good")
+				}
+			}
+		})
+	}
+}
+
 func TestWaitTakesTurns(t *testing.T) {
 	l := newLAN(t, 2, rulesOf(t, Bucket{Name: "b", Spec: Spec{Size: 1, PerInterval: 1, Interval: 40}}, Bucket{Name: "hand", Spec: Spec{Size: 1}}, Bucket{Name: "day", Spec: Spec{PerDay: 1}}))
 	start := time.Now()

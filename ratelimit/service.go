@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/portcullis-id/portcullis/problem"
@@ -76,6 +77,8 @@ type Service struct {
 	changing sync.Mutex
 	settling map[string]chan struct{}
 	byes     map[string]int64 // nodes that have given everything away, and when
+	refused  map[string]int64 // nodes whose port is closed, and since when
+	gone     chan struct{}    // says that there is a new one of either
 	left     atomic.Bool
 
 	counts counters
@@ -106,13 +109,19 @@ func New(cfg Config) (*Service, error) {
 		cfg.MaxKeys = 100_000
 	}
 	start := time.Now()
-	s := &Service{cfg: cfg, agree: int64(agreeTime), tables: map[string]*table{}, leases: newLeases(), settling: map[string]chan struct{}{}, byes: map[string]int64{},
+	s := &Service{cfg: cfg, agree: int64(agreeTime), tables: map[string]*table{}, leases: newLeases(), settling: map[string]chan struct{}{}, byes: map[string]int64{}, refused: map[string]int64{}, gone: make(chan struct{}, 1),
 		mono: func() int64 { return int64(time.Since(start)) + int64(maxFill) }}
 	if cfg.Cluster != nil {
 		s.self = cfg.Cluster.Self()
 	}
 	return s, nil
 }
+
+// goneTime is for how long a node that has said goodbye, or whose port is closed
+// because its program has ended, is asked for nothing: longer than the control plane
+// needs to notice that it is gone. One that starts again within it counts nothing so
+// long.
+const goneTime = 4 * time.Second
 
 // look takes over who is there, and reports whether that has changed.
 func (s *Service) look() bool {
@@ -123,6 +132,11 @@ func (s *Service) look() bool {
 	now := s.mono()
 	s.changing.Lock()
 	defer s.changing.Unlock()
+	peers = slices.DeleteFunc(slices.Clone(peers), func(p Peer) bool {
+		bye, left := s.byes[p.ID]
+		refusal, closed := s.refused[p.ID]
+		return left && now-bye < int64(goneTime) || closed && now-refusal < int64(goneTime)
+	})
 	h := s.past.Load()
 	if h == nil {
 		s.past.Store(begin(s.self, peers, now, s.agree))
@@ -187,6 +201,10 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-views.C:
+			if s.look() {
+				s.copyAll(ctx)
+			}
+		case <-s.gone:
 			if s.look() {
 				s.copyAll(ctx)
 			}
@@ -397,7 +415,24 @@ func (s *Service) call(ctx context.Context, p Peer, items []item) ([]verdict, er
 	if err != nil {
 		s.counts.failed.Add(1)
 	}
+	if errors.Is(err, syscall.ECONNREFUSED) { // nobody is there who counts
+		s.changing.Lock()
+		defer s.changing.Unlock()
+		s.went(s.refused, p.ID)
+	}
 	return all, err
+}
+
+// went notes that a node is gone. The caller holds s.changing.
+func (s *Service) went(how map[string]int64, id string) {
+	if len(how) >= 1024 {
+		clear(how)
+	}
+	how[id] = s.mono()
+	select {
+	case s.gone <- struct{}{}:
+	default:
+	}
 }
 
 // fallback decides without the node that counts.
@@ -735,9 +770,7 @@ func (s *Service) handleMove(from string, i item) verdict {
 	if i.op == opBye {
 		s.changing.Lock()
 		defer s.changing.Unlock()
-		if s.byes[from] = s.mono(); len(s.byes) > 1024 {
-			s.byes = map[string]int64{from: s.byes[from]}
-		}
+		s.went(s.byes, from)
 		return verdict{result: yes}
 	}
 	r := Request{Bucket: i.bucket, Key: i.key, Limit: i.limit}

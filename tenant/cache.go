@@ -144,6 +144,23 @@ func Cached[T any](c *Cache, tenant string, k Kind, key string, load func() (T, 
 	return v, nil
 }
 
+// Get passes on. The store of a shared cache is on another host: others work while
+// a request waits for it.
+func (c *Cache) Get(ctx context.Context, tenant string, k Kind, id string) (Record, error) {
+	if c.announce != nil {
+		defer overload.Pause(ctx)()
+	}
+	return c.Docs.Get(ctx, tenant, k, id)
+}
+
+// Find passes on, as Get does.
+func (c *Cache) Find(ctx context.Context, tenant string, k Kind, q Query) (Page, error) {
+	if c.announce != nil {
+		defer overload.Pause(ctx)()
+	}
+	return c.Docs.Find(ctx, tenant, k, q)
+}
+
 // Write passes fn on and drops the kinds that it touched.
 func (c *Cache) Write(ctx context.Context, tenant string, fn func(tx Tx) error) error {
 	defer overload.Pause(ctx)() // it waits for the disk

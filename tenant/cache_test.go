@@ -11,6 +11,7 @@ import (
 
 	"context"
 
+	"github.com/portcullis-id/portcullis/overload"
 	"github.com/portcullis-id/portcullis/problem"
 	"github.com/portcullis-id/portcullis/store/storetest"
 	"github.com/portcullis-id/portcullis/tenant"
@@ -208,5 +209,55 @@ func TestASharedCacheTellsAndIsTold(t *testing.T) {
 	})
 	if err == nil || len(told) != 1 {
 		t.Errorf("%v, told %d times", err, len(told))
+	}
+}
+
+// watched tells when documents are read.
+type watched struct {
+	tenant.Docs
+	reads func()
+}
+
+func (w watched) Get(ctx context.Context, tn string, k tenant.Kind, id string) (tenant.Record, error) {
+	w.reads()
+	return w.Docs.Get(ctx, tn, k, id)
+}
+
+func (w watched) Find(ctx context.Context, tn string, k tenant.Kind, q tenant.Query) (tenant.Page, error) {
+	w.reads()
+	return w.Docs.Find(ctx, tn, k, q)
+}
+
+// TestOthersWorkWhileARequestWaitsForTheClustersStore: a slot is for work, and the
+// store of a shared cache is far away.
+func TestOthersWorkWhileARequestWaitsForTheClustersStore(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		gate := overload.New(overload.Config{Slots: 1})
+		free := 0
+		c := tenant.NewCache(watched{storetest.New(t), func() {
+			ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+			defer cancel()
+			if _, leave, err := gate.Enter(ctx, overload.Admin); err == nil {
+				free++
+				leave()
+			}
+		}}, 0)
+		if shared {
+			c.Share(func(tenant.Invalidation) {})
+		}
+		ctx, leave, err := gate.Enter(t.Context(), overload.Admin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Get(ctx, "a", tenant.KindClient, "x"); !problem.Is(err, problem.NotFound) {
+			t.Fatal(err)
+		}
+		if _, err := c.Find(ctx, "a", tenant.KindClient, tenant.Query{}); err != nil {
+			t.Fatal(err)
+		}
+		leave()
+		if want := map[bool]int{true: 2}[shared]; free != want {
+			t.Errorf("shared %t: the slot was free in %d of 2 reads, want %d", shared, free, want)
+		}
 	}
 }

@@ -1,0 +1,105 @@
+//go:build linux
+
+package chaos
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	terminate = syscall.SIGTERM
+	freeze    = syscall.SIGSTOP
+	thaw      = syscall.SIGCONT
+)
+
+// mount puts a file system of some MiB at a folder.
+func mount(t testing.TB, dir string, mib int) {
+	t.Helper()
+	if err := syscall.Mount("chaos", dir, "tmpfs", 0, fmt.Sprintf("size=%dm,mode=700", mib)); err != nil {
+		t.Fatalf("mount a tmpfs at %s: %v", dir, err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Errorf("unmount %s: %v", dir, err)
+		}
+	})
+}
+
+// Fill takes all the room of the node's data folder; free gives it back.
+func (n *Node) Fill() (free func()) {
+	n.c.t.Helper()
+	if n.c.options.Tmpfs == 0 {
+		n.c.t.Fatal("the node's data folder is on the machine's own disk, which nobody wants full")
+	}
+	name := filepath.Join(n.Data, "ballast")
+	f, err := os.Create(name) // #nosec G304 -- a file of the test's own
+	if err != nil {
+		n.c.t.Fatal(err)
+	}
+	defer f.Close()
+	block := make([]byte, 4096)
+	for err == nil {
+		_, err = f.Write(block)
+	}
+	return func() { _ = os.Remove(name) }
+}
+
+// Quota bounds the processor time of a process, in processors, until the test
+// ends. undo takes the bound away.
+func Quota(t testing.TB, pid int, processors float64) (undo func()) {
+	t.Helper()
+	const period = 100_000
+	quota := strconv.Itoa(int(processors * period))
+	name := fmt.Sprintf("portcullis-chaos-%d-%d", os.Getpid(), pid)
+	dir, file, text, none := filepath.Join("/sys/fs/cgroup", name), "cpu.max", quota+" "+strconv.Itoa(period), "max"
+	if _, err := os.Stat("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"); err == nil { // version 1
+		dir, file, text, none = filepath.Join("/sys/fs/cgroup/cpu", name), "cpu.cfs_quota_us", quota, "-1"
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil && !os.IsExist(err) {
+		t.Skipf("chaos: control groups cannot be made here: %v", err)
+	}
+	t.Cleanup(func() {
+		// The kernel lets go of it a moment after the last process has ended.
+		for range 50 {
+			if err := os.Remove(dir); err == nil || os.IsNotExist(err) {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
+	write := func(file, text string) {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
+			t.Errorf("bound the processor time of a process: %v", err)
+		}
+	}
+	write(file, text)
+	write("cgroup.procs", strconv.Itoa(pid))
+	return func() { write(file, none) }
+}
+
+// CPU is the processor time that the node's process has taken.
+func (n *Node) CPU() time.Duration {
+	n.c.t.Helper()
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.Pid()))
+	if err != nil {
+		n.c.t.Fatal(err)
+	}
+	// proc(5): after the name in parentheses, fields 14 and 15 in hundredths of a second.
+	fields := strings.Fields(string(raw[strings.LastIndexByte(string(raw), ')')+1:]))
+	var ticks int64
+	for _, f := range fields[11:13] {
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return 0
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}
