@@ -39,6 +39,8 @@ var _ tenant.Docs = (*Store)(nil)
 type Options struct {
 	Sealer *seal.Sealer // required
 	Now    func() time.Time
+	// Database bounds the work with PostgreSQL.
+	Database postgres.Config
 }
 
 // Ports are the TCP ports that Open connects to; none for an embedded database.
@@ -63,7 +65,7 @@ func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
 	case strings.HasPrefix(dsn, "sqlite:"):
 		e, err = sqlite.Open(ctx, strings.TrimPrefix(dsn, "sqlite:"), opts.Sealer, opts.Now)
 	case strings.HasPrefix(dsn, "postgres://"), strings.HasPrefix(dsn, "postgresql://"):
-		e, err = postgres.Open(ctx, dsn, opts.Sealer, opts.Now)
+		e, err = postgres.Open(ctx, dsn, opts.Sealer, opts.Now, opts.Database)
 	default:
 		return nil, problem.New(problem.Invalid, "invalid_dsn", "the database wants sqlite:FILE or postgres://USER@HOST:PORT/DATABASE")
 	}

@@ -1,0 +1,245 @@
+package postgres
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/portcullis-id/portcullis/problem"
+	"github.com/portcullis-id/portcullis/tenant"
+)
+
+// DefaultPort is where a connection string without a port leads: row database of
+// the network contract.
+const DefaultPort = 27017
+
+// Config bounds the work with the database. The zero value works.
+type Config struct {
+	// MaxConnections of the pool, 4 to 1000; 0 means 32. The server has to allow as
+	// many for each node.
+	MaxConnections int
+	// ConnectTimeout bounds the way to one host: TCP, TLS and the log-in. 0 means 3 s.
+	ConnectTimeout time.Duration
+	// StatementTimeout is how long the server works on one statement. 0 means 30 s.
+	StatementTimeout time.Duration
+	// FailoverTimeout is how long a request waits for a database that went away, from
+	// the moment at which it went. 0 means 10 s.
+	FailoverTimeout time.Duration
+	// Standby is a connection string for reads that may be seconds old: those of the
+	// tenants' logs. Empty means that everything is read where it is written.
+	Standby string
+	// Waiting is called while a request waits for the database to come back; what it
+	// returns is called after it.
+	Waiting func(ctx context.Context) (resume func())
+	// Dial replaces the TCP dialer, in tests.
+	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
+	Logger *slog.Logger // nil means that outages are not logged
+}
+
+func (c *Config) setDefaults() {
+	for _, d := range []struct {
+		value *time.Duration
+		is    time.Duration
+	}{{&c.ConnectTimeout, 3 * time.Second}, {&c.StatementTimeout, 30 * time.Second}, {&c.FailoverTimeout, 10 * time.Second}} {
+		if *d.value == 0 {
+			*d.value = d.is
+		}
+	}
+	if c.MaxConnections == 0 {
+		c.MaxConnections = 32
+	}
+	if c.Waiting == nil {
+		c.Waiting = func(context.Context) func() { return func() {} }
+	}
+	if c.Dial == nil {
+		d := &net.Dialer{}
+		d.SetMultipathTCP(false) // Landlock's network rules do not see it
+		c.Dial = d.DialContext
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// normal fills in what a connection string leaves out: the port for each host, and
+// that only a server that takes writes will do.
+func normal(dsn, attrs string) (string, error) {
+	u, err := url.Parse(dsn)
+	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
+		return "", errDSN()
+	}
+	q := u.Query()
+	port := q.Get("port")
+	if port == "" {
+		port = strconv.Itoa(DefaultPort)
+	}
+	switch {
+	case u.Host == "" && q.Has("host"), u.Host == "":
+		q.Set("port", port)
+	default:
+		var hosts []string
+		for _, h := range strings.Split(u.Host, ",") {
+			if h == "" {
+				return "", errDSN()
+			}
+			if _, _, err := net.SplitHostPort(h); err != nil {
+				h += ":" + port
+			}
+			hosts = append(hosts, h)
+		}
+		u.Host = strings.Join(hosts, ",")
+		q.Del("port")
+	}
+	if !q.Has("target_session_attrs") {
+		q.Set("target_session_attrs", attrs)
+	}
+	u.RawQuery = q.Encode()
+	return u.String(), nil
+}
+
+// The error of pgx has the password taken out, but not the rest of the string.
+func errDSN() error {
+	return problem.New(problem.Invalid, "invalid_dsn", "the database wants postgres://USER:PASSWORD@HOST:PORT,HOST:PORT/DATABASE, with options as in ?sslmode=verify-full")
+}
+
+// Hosts counts the hosts that a connection string names.
+func Hosts(dsn string) int {
+	u, err := url.Parse(dsn)
+	if err != nil {
+		return 0
+	}
+	if h := u.Query().Get("host"); u.Host == "" && h != "" {
+		return len(strings.Split(h, ","))
+	}
+	return len(strings.Split(u.Host, ","))
+}
+
+// poolConfig reads a connection string. attrs is which server will do.
+func poolConfig(dsn, attrs string, cfg Config) (*pgxpool.Config, error) {
+	full, err := normal(dsn, attrs)
+	if err != nil {
+		return nil, err
+	}
+	pc, err := pgxpool.ParseConfig(full)
+	if err != nil {
+		return nil, errDSN()
+	}
+	u, err := url.Parse(full)
+	if err != nil {
+		return nil, errDSN()
+	}
+	// Settings in the string win.
+	if !u.Query().Has("pool_max_conns") {
+		pc.MaxConns = int32(min(cfg.MaxConnections, 1000)) // #nosec G115 -- bounded
+	}
+	if !u.Query().Has("connect_timeout") {
+		pc.ConnConfig.ConnectTimeout = cfg.ConnectTimeout
+	}
+	params := pc.ConnConfig.RuntimeParams
+	// A statement that runs for this long is broken off, and a transaction that its
+	// node forgot: they hold locks that others wait for.
+	for name, d := range map[string]time.Duration{"statement_timeout": cfg.StatementTimeout, "idle_in_transaction_session_timeout": max(cfg.StatementTimeout, 10*time.Second)} {
+		if _, ok := params[name]; !ok {
+			params[name] = strconv.FormatInt(d.Milliseconds(), 10)
+		}
+	}
+	if _, ok := params["application_name"]; !ok {
+		params["application_name"] = "portcullis"
+	}
+	pc.HealthCheckPeriod = 5 * time.Second
+	pc.MaxConnLifetime = time.Hour
+	pc.MaxConnLifetimeJitter = 10 * time.Minute
+	pc.PingTimeout = cfg.ConnectTimeout
+	d := &dialer{dial: cfg.Dial, timeout: cfg.ConnectTimeout, silent: map[string]time.Time{}}
+	pc.ConnConfig.DialFunc = d.connect
+	pc.ConnConfig.OnNotice = noteNotice
+	pc.AfterConnect = settle
+	return pc, nil
+}
+
+// slotKey is where a connection's custom data holds its slot in table commits.
+const slotKey = "portcullis.slot"
+
+// settle gives a new connection its slot, and lets the server notice within half a
+// minute that a node is gone: its transactions hold locks until then.
+func settle(ctx context.Context, c *pgx.Conn) error {
+	c.PgConn().CustomData()[slotKey] = tenant.RandomString(22)
+	_, err := c.Exec(ctx, "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; SET tcp_user_timeout = 20000")
+	if code(err) != "" && !c.IsClosed() {
+		return nil // an engine that does not have the settings
+	}
+	return err
+}
+
+// The kernel's patience with a server that is silent: it is asked after five
+// seconds, and given up after ten, whether it owes an answer or an acknowledgement.
+const (
+	keepIdle     = 5 * time.Second
+	keepInterval = 2 * time.Second
+	keepCount    = 3
+	userTimeout  = 10 * time.Second
+)
+
+// dialer connects, and does not wait for long where nobody answered a moment ago:
+// with several hosts, each new connection would wait for the one that is dead.
+type dialer struct {
+	dial    func(ctx context.Context, network, address string) (net.Conn, error)
+	timeout time.Duration
+
+	mu     sync.Mutex
+	silent map[string]time.Time // by address, since when
+}
+
+const (
+	silentFor   = 30 * time.Second
+	silentGrace = 500 * time.Millisecond
+)
+
+func (d *dialer) connect(ctx context.Context, network, address string) (net.Conn, error) {
+	d.mu.Lock()
+	since, silent := d.silent[address]
+	d.mu.Unlock()
+	timeout := d.timeout
+	if silent && time.Since(since) < silentFor {
+		timeout = min(timeout, silentGrace)
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	conn, err := d.dial(ctx, network, address)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err != nil {
+		if ctx.Err() != nil && len(d.silent) < 64 {
+			d.silent[address] = time.Now()
+		}
+		return nil, err
+	}
+	delete(d.silent, address)
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		// Where the kernel cannot, an outage is noticed later.
+		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepIdle, Interval: keepInterval, Count: keepCount})
+		_ = setUserTimeout(tcp, userTimeout)
+	}
+	return conn, nil
+}
+
+// warnedKey is where a connection notes that the server warned it.
+const warnedKey = "portcullis.warned"
+
+// noteNotice notes warnings. PostgreSQL answers a commit with success and a warning
+// when somebody cancelled the wait for the synchronous standby: it is on one server
+// alone then.
+func noteNotice(c *pgconn.PgConn, n *pgconn.Notice) {
+	if n.SeverityUnlocalized == "WARNING" || n.SeverityUnlocalized == "" && n.Code == "01000" {
+		c.CustomData()[warnedKey] = true
+	}
+}
