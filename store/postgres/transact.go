@@ -213,6 +213,7 @@ var (
 	errAborted  = errors.New("a statement of the transaction had failed before its commit")
 	errWarned   = errors.New("the wait for the synchronous standby was cancelled")
 	errNoAnswer = errors.New("the commit was not answered in time")
+	errUnsent   = errors.New("the connection was closed before the commit")
 )
 
 // commit commits. A transaction that wrote nothing needs no mark: whether it
@@ -252,7 +253,7 @@ func (db *DB) commit(c *conn, wrote bool) error {
 		return err
 	case !wrote:
 		return lostError{err}
-	case pgconn.SafeToRetry(err), errors.Is(err, errAborted):
+	case errors.Is(err, errAborted), errors.Is(err, errUnsent):
 		return err
 	case code(err) != "" && !gone(err): // the server refused: it was rolled back
 		return err
@@ -264,6 +265,11 @@ func (db *DB) commit(c *conn, wrote bool) error {
 // answer to the commit. It returns the first row that any of them returned.
 func simple(ctx context.Context, pg *pgconn.PgConn, statements string) (first string, err error) {
 	pg.CustomData()[warnedKey] = false
+	if pg.IsClosed() {
+		return "", errUnsent
+	}
+	// pgconn.SafeToRetry is of no use here: it says so too of a connection that broke
+	// after the message was sent.
 	results, err := pg.Exec(ctx, statements).ReadAll()
 	if err != nil {
 		return "", err
