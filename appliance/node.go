@@ -211,7 +211,7 @@ func (n *Node) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if n.store, err = store.Open(ctx, n.cfg.dsn(), store.Options{Sealer: sealer, Now: n.opts.Now}); err != nil {
+	if n.store, err = store.Open(ctx, n.cfg.dsn(), store.Options{Sealer: sealer, Now: n.opts.Now, Database: n.bounds()}); err != nil {
 		return err
 	}
 	return n.joinCluster(ctx)
@@ -302,6 +302,7 @@ func (n *Node) build(ctx context.Context) (err error) {
 		return err
 	}
 	n.registerMetrics()
+	n.warnOfReplication(ctx)
 	if _, err := n.mgmt.EnsureTenant(ctx, cfg.RootTenant, true); err != nil {
 		return err
 	}
@@ -368,6 +369,8 @@ func (n *Node) registerMetrics() {
 		return 0
 	})
 	n.metrics.Gauge("portcullis_password_hashes_waiting", "Password hashes that run or wait.", func() float64 { return float64(n.hasher.Waiting()) })
+	n.metrics.Counter("portcullis_database_outages_total", "How often the connection to the database was lost.", func() float64 { return float64(n.store.Outages()) })
+	n.metrics.Counter("portcullis_database_commits_resolved_total", "Commits whose answer was lost and which were looked up.", func() float64 { return float64(n.store.Resolved()) })
 	n.metrics.Counter("portcullis_tenant_log_events_dropped_total", "Tenant log events that were lost because the store was away.", func() float64 { return float64(n.log.Dropped()) })
 }
 
@@ -567,9 +570,7 @@ func (n *Node) buildHealth() error {
 		health.Internet(func() string { return "" }, func(context.Context, string) error { return nil }),
 		health.Email(smtp, func(ctx context.Context, _ string) error { return n.smtp.Check(ctx) }),
 		health.DB(n.store.Ping),
-		health.ReplicaSet(func(ctx context.Context) (map[string]error, error) {
-			return map[string]error{"this node": n.store.Ping(ctx)}, nil
-		}),
+		health.ReplicaSet(n.replicaSet),
 	}
 	if n.control != nil {
 		checks = append(checks, n.clusterCheck())

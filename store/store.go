@@ -118,6 +118,40 @@ func (s *Store) Changes(ctx context.Context, since time.Time, limit int) (change
 	return changes, public(err)
 }
 
+// Synchronous fails unless an acknowledged write is on two servers; see
+// postgres.DB. On SQLite it is on one disk, and that is no failure.
+func (s *Store) Synchronous(ctx context.Context) error {
+	if pg, ok := s.engine.(*postgres.DB); ok {
+		return pg.Synchronous(ctx)
+	}
+	return nil
+}
+
+// Outages counts how often the database was lost.
+func (s *Store) Outages() int64 {
+	if pg, ok := s.engine.(*postgres.DB); ok {
+		n, _ := pg.Outages()
+		return n
+	}
+	return 0
+}
+
+// Resolved counts the commits whose lost answer was looked up.
+func (s *Store) Resolved() int64 {
+	if pg, ok := s.engine.(*postgres.DB); ok {
+		return pg.Resolved()
+	}
+	return 0
+}
+
+// SetGuard makes every transaction that writes ask guard right before its commit.
+// SQLite, which no second site can have, does not ask.
+func (s *Store) SetGuard(guard func() error) {
+	if pg, ok := s.engine.(*postgres.DB); ok {
+		pg.SetGuard(guard)
+	}
+}
+
 // Verify looks for damage in the whole database, which may take minutes, whether a
 // node runs on it or not. PostgreSQL checks its own pages: there is nothing to do.
 func Verify(ctx context.Context, dsn string) error {
@@ -133,6 +167,11 @@ const purgeBatch = 500
 // Purge deletes what has expired, over all tenants, and counts it.
 func (s *Store) Purge(ctx context.Context) (int, error) {
 	total := 0
+	if pg, ok := s.engine.(*postgres.DB); ok {
+		if err := pg.PurgeCommits(ctx); err != nil {
+			return 0, fmt.Errorf("purge commits: %w", err)
+		}
+	}
 	for _, c := range tenant.Collections() {
 		if !docsql.Expires(c) {
 			continue

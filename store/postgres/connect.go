@@ -70,35 +70,74 @@ func (c *Config) setDefaults() {
 	}
 }
 
-// normal fills in what a connection string leaves out: the port for each host, and
-// that only a server that takes writes will do.
-func normal(dsn, attrs string) (string, error) {
-	u, err := url.Parse(dsn)
-	if err != nil || u.Scheme != "postgres" && u.Scheme != "postgresql" {
-		return "", errDSN()
+// split takes a connection string apart: a URL without hosts, which Go's parser does
+// not take when there are several, and HOST:PORT of each.
+func split(dsn string) (*url.URL, []string, error) {
+	scheme, rest, ok := strings.Cut(dsn, "://")
+	if !ok || scheme != "postgres" && scheme != "postgresql" {
+		return nil, nil, errDSN()
+	}
+	authority, tail := rest, ""
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+		authority, tail = rest[:i], rest[i:]
+	}
+	user, names := "", authority
+	if i := strings.LastIndexByte(authority, '@'); i >= 0 {
+		user, names = authority[:i+1], authority[i+1:]
+	}
+	u, err := url.Parse(scheme + "://" + user + tail)
+	if err != nil || u.Fragment != "" {
+		return nil, nil, errDSN()
 	}
 	q := u.Query()
-	port := q.Get("port")
-	if port == "" {
-		port = strconv.Itoa(DefaultPort)
+	ports := strings.Split(q.Get("port"), ",")
+	var hosts []string
+	if names == "" && q.Has("host") {
+		names = q.Get("host")
 	}
-	switch {
-	case u.Host == "" && q.Has("host"), u.Host == "":
-		q.Set("port", port)
-	default:
-		var hosts []string
-		for _, h := range strings.Split(u.Host, ",") {
-			if h == "" {
-				return "", errDSN()
-			}
-			if _, _, err := net.SplitHostPort(h); err != nil {
-				h += ":" + port
-			}
-			hosts = append(hosts, h)
+	for i, h := range strings.Split(names, ",") {
+		port := ports[min(i, len(ports)-1)]
+		switch host, own, err := net.SplitHostPort(h); {
+		case strings.HasPrefix(h, "/"): // the folder of a socket
+		case err == nil && !q.Has("host"):
+			h, port = host, own
+		case strings.HasPrefix(h, "[") && strings.HasSuffix(h, "]"):
+			h = strings.TrimSuffix(strings.TrimPrefix(h, "["), "]")
 		}
-		u.Host = strings.Join(hosts, ",")
-		q.Del("port")
+		if port == "" {
+			port = strconv.Itoa(DefaultPort)
+		}
+		if n, err := strconv.ParseUint(port, 10, 16); h == "" && (i > 0 || names != "") || err != nil || n == 0 || strings.ContainsAny(h, "[]") {
+			return nil, nil, errDSN()
+		}
+		hosts = append(hosts, net.JoinHostPort(h, port))
 	}
+	q.Del("host")
+	q.Del("port")
+	u.RawQuery = q.Encode()
+	return u, hosts, nil
+}
+
+// normal fills in what a connection string leaves out: the port for each host, and
+// which server will do.
+func normal(dsn, attrs string) (string, error) {
+	u, addresses, err := split(dsn)
+	if err != nil {
+		return "", err
+	}
+	var hosts, ports []string
+	for _, a := range addresses {
+		host, port, err := net.SplitHostPort(a)
+		if err != nil {
+			return "", errDSN()
+		}
+		hosts, ports = append(hosts, host), append(ports, port)
+	}
+	q := u.Query()
+	if len(hosts) > 1 || hosts[0] != "" { // without one, pgx takes PGHOST, or the local server
+		q.Set("host", strings.Join(hosts, ","))
+	}
+	q.Set("port", strings.Join(ports, ","))
 	if !q.Has("target_session_attrs") {
 		q.Set("target_session_attrs", attrs)
 	}
@@ -113,14 +152,25 @@ func errDSN() error {
 
 // Hosts counts the hosts that a connection string names.
 func Hosts(dsn string) int {
-	u, err := url.Parse(dsn)
+	_, hosts, err := split(dsn)
 	if err != nil {
 		return 0
 	}
-	if h := u.Query().Get("host"); u.Host == "" && h != "" {
-		return len(strings.Split(h, ","))
+	return len(hosts)
+}
+
+// Redacted is a connection string for people: its hosts and database, without the
+// user's password and the options.
+func Redacted(dsn string) string {
+	u, hosts, err := split(dsn)
+	if err != nil {
+		return "postgres"
 	}
-	return len(strings.Split(u.Host, ","))
+	user := ""
+	if name := u.User.Username(); name != "" {
+		user = name + "@"
+	}
+	return "postgres://" + user + strings.Join(hosts, ",") + u.Path
 }
 
 // poolConfig reads a connection string. attrs is which server will do.
@@ -135,6 +185,9 @@ func poolConfig(dsn, attrs string, cfg Config) (*pgxpool.Config, error) {
 	}
 	u, err := url.Parse(full)
 	if err != nil {
+		return nil, errDSN()
+	}
+	if pc.MaxConns < 1 {
 		return nil, errDSN()
 	}
 	// Settings in the string win.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -213,7 +214,6 @@ func TestNoStandbyNoAcknowledgement(t *testing.T) {
 	l := lab.New(t, lab.Options{Nodes: 1, IPv4Only: true, Services: []string{"db1", "db2"}})
 	first := pglab.Start(t, l.Host("db1"))
 	second := first.Replica(l.Host("db2"))
-	first.Synchronous(second)
 	db, err := store.Open(t.Context(), pglab.DSN(first, second), store.Options{Sealer: storetest.Sealer(t), Database: postgres.Config{
 		Dial: l.Host("node1").Dial, FailoverTimeout: time.Second,
 	}})
@@ -221,10 +221,26 @@ func TestNoStandbyNoAcknowledgement(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
+	unsafe := func(what, want string) {
+		t.Helper()
+		err := db.Synchronous(t.Context())
+		if e := problem.From(err); e.Code != "not_synchronous" || !strings.Contains(e.Message, want) {
+			t.Errorf("%s: got %v", what, err)
+		}
+	}
+	unsafe("an asynchronous standby", "synchronous_standby_names is empty")
+	first.Synchronous(second)
+	if err := db.Synchronous(t.Context()); err != nil {
+		t.Errorf("a synchronous standby: %v", err)
+	}
 	if err := db.Write(t.Context(), "a", func(tx tenant.Tx) error { return tx.Insert(tenant.KindUser, "u", []byte(`{"logins_count":0}`)) }); err != nil {
 		t.Fatal(err)
 	}
 	second.Kill()
+	for first.Query("SELECT count(*) FROM pg_stat_replication") != "0" {
+		time.Sleep(20 * time.Millisecond)
+	}
+	unsafe("a dead standby", "no standby is connected")
 	if err := increment(t.Context(), db); !unknownOutcome(err) {
 		t.Errorf("without a standby a write got %v", err)
 	}

@@ -321,3 +321,15 @@ func (db *DB) resolve(ctx context.Context, u uncertainError) error {
 		}
 	}
 }
+
+// commitsKept is how long the last commit of a connection is known: longer than a
+// connection lives, so that none loses its slot.
+const commitsKept = 24 * time.Hour
+
+// PurgeCommits deletes the slots of connections that are long gone.
+func (db *DB) PurgeCommits(ctx context.Context) error {
+	return db.Exclusive(ctx, func(q docsql.Querier) error {
+		_, err := q.ExecContext(ctx, "DELETE FROM commits WHERE at < $1", db.now().Add(-commitsKept).UnixMilli())
+		return err
+	})
+}
