@@ -206,7 +206,7 @@ func poolConfig(dsn, attrs string, cfg Config) (*pgxpool.Config, error) {
 		}
 	}
 	if _, ok := params["application_name"]; !ok {
-		params["application_name"] = "portcullis"
+		params["application_name"] = applicationName()
 	}
 	pc.HealthCheckPeriod = 5 * time.Second
 	pc.MaxConnLifetime = time.Hour

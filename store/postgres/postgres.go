@@ -143,19 +143,57 @@ func (db *DB) prepare(ctx context.Context) error {
 		return err
 	}
 	db.sql = docsql.New(d, tenant.Collections())
-	files, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
 	// A lease in a table: CockroachDB and YugabyteDB have no advisory locks that hold.
 	locker, err := lock.NewPostgresTableLocker(lock.WithTableLockTimeout(250*time.Millisecond, 1200), lock.WithTableLogger(db.cfg.Logger))
 	if err != nil {
 		return err
 	}
-	if err := docsql.Migrate(ctx, db.db, goose.DialectPostgres, files, db.where, goose.WithLocker(locker)); err != nil {
+	if err := docsql.Migrate(ctx, db.db, goose.DialectPostgres, d, migrationFiles(), db.where, db.olderNodes, goose.WithLocker(locker)); err != nil {
 		return err
 	}
-	return docsql.CheckKey(ctx, db.db, dialect{}, db.sealer.KeyID(), db.where)
+	return docsql.CheckKey(ctx, db.db, d, db.sealer.KeyID(), db.where)
+}
+
+func migrationFiles() fs.FS {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		panic(err) // the folder is part of the program
+	}
+	return files
+}
+
+// applicationPrefix comes before the schema version that a node knows, in the name by
+// which the server knows its connections.
+const applicationPrefix = "portcullis schema "
+
+// applicationName is this program's.
+func applicationName() string {
+	schema, err := docsql.ReadSchema(migrationFiles())
+	if err != nil {
+		panic(err) // a test reads them too
+	}
+	return applicationPrefix + strconv.FormatInt(schema.Newest, 10)
+}
+
+// olderNodes refuses a contract step while a node is connected that needs what it
+// takes away. An engine that does not list its connections lists none.
+func (db *DB) olderNodes(ctx context.Context, floor int64) error {
+	rows, err := db.db.QueryContext(ctx, "SELECT DISTINCT application_name FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE $1", applicationPrefix+"%")
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return err
+		}
+		if v, err := strconv.ParseInt(strings.TrimPrefix(name, applicationPrefix), 10, 64); err == nil && v < floor {
+			return problem.New(problem.Unavailable, "older_nodes",
+				"this program takes something out of the schema of %s that nodes with schema version %d, which are connected, still need; update them to a release with version %d first, or stop them", db.where, v, floor)
+		}
+	}
+	return rows.Err()
 }
 
 // classify turns what PostgreSQL says into what an operator can act on.
@@ -321,6 +359,9 @@ func (db *DB) dialect(ctx context.Context) (dialect, error) {
 }
 
 func (dialect) Placeholder(n int) string { return "$" + strconv.Itoa(n) }
+func (dialect) HasTable() string {
+	return "SELECT 1 FROM information_schema.tables WHERE table_schema = current_schema() AND table_name = $1"
+}
 func (dialect) Doc() string              { return "doc::text" }
 func (dialect) DocParam(p string) string { return p + "::jsonb" }
 

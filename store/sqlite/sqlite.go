@@ -120,7 +120,7 @@ func Open(ctx context.Context, path string, sealer *seal.Sealer, now func() time
 	if err != nil {
 		return nil, err
 	}
-	if err := docsql.Migrate(ctx, db.write, goose.DialectSQLite3, files, path); err != nil {
+	if err := docsql.Migrate(ctx, db.write, goose.DialectSQLite3, dialect{}, files, path, nil); err != nil {
 		return nil, classify(path, err)
 	}
 	if err := docsql.CheckKey(ctx, db.write, dialect{}, sealer.KeyID(), path); err != nil {
@@ -464,6 +464,9 @@ func (db *DB) release() error {
 type dialect struct{}
 
 func (dialect) Placeholder(n int) string { return fmt.Sprintf("?%d", n) }
+func (dialect) HasTable() string {
+	return "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1"
+}
 func (dialect) Doc() string              { return "doc" }
 func (dialect) DocParam(p string) string { return p }
 
