@@ -21,6 +21,8 @@ type engine interface {
 	Ping(ctx context.Context) error
 	// Exclusive runs fn in one transaction; on SQLite no other write runs meanwhile.
 	Exclusive(ctx context.Context, fn func(q docsql.Querier) error) error
+	// Read runs fn, which only reads, outside of a transaction; it may run twice.
+	Read(ctx context.Context, fn func(ctx context.Context, q docsql.Querier) error) error
 	SQL() *docsql.SQL
 	// SetDamaged makes err the answer of Ping, once somebody has found it.
 	SetDamaged(err error)
@@ -41,6 +43,8 @@ type Options struct {
 	Now    func() time.Time
 	// Database bounds the work with PostgreSQL.
 	Database postgres.Config
+
+	copying bool // Copy opens what a node must not
 }
 
 // Ports are the TCP ports that Open connects to; none for an embedded database.
@@ -72,7 +76,14 @@ func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the store: %w", err)
 	}
-	return &Store{e, opts.Now}, nil
+	s := &Store{e, opts.Now}
+	if !opts.copying {
+		if err := s.checkCopy(ctx, name(dsn)); err != nil {
+			_ = s.Close() // the error says more
+			return nil, fmt.Errorf("open the store: %w", err)
+		}
+	}
+	return s, nil
 }
 
 // Get implements tenant.Docs.

@@ -40,6 +40,8 @@ type Config struct {
 	// Waiting is called while a request waits for the database to come back; what it
 	// returns is called after it.
 	Waiting func(ctx context.Context) (resume func())
+	// Name is what the server shows of the connections; "" means a node's.
+	Name string
 	// Dial replaces the TCP dialer, in tests.
 	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
 	Logger *slog.Logger // nil means that outages are not logged
@@ -56,6 +58,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.MaxConnections == 0 {
 		c.MaxConnections = 32
+	}
+	if c.Name == "" {
+		c.Name = applicationName()
 	}
 	if c.Waiting == nil {
 		c.Waiting = func(context.Context) func() { return func() {} }
@@ -206,7 +211,7 @@ func poolConfig(dsn, attrs string, cfg Config) (*pgxpool.Config, error) {
 		}
 	}
 	if _, ok := params["application_name"]; !ok {
-		params["application_name"] = applicationName()
+		params["application_name"] = cfg.Name
 	}
 	pc.HealthCheckPeriod = 5 * time.Second
 	pc.MaxConnLifetime = time.Hour

@@ -296,6 +296,24 @@ func (db *DB) Exclusive(ctx context.Context, fn func(q docsql.Querier) error) er
 	return db.transact(ctx, func(_ context.Context, q docsql.Querier) error { return fn(q) })
 }
 
+// Read runs fn, which only reads, outside of a transaction. It may run again.
+func (db *DB) Read(ctx context.Context, fn func(ctx context.Context, q docsql.Querier) error) error {
+	return db.read(ctx, func(ctx context.Context, c *conn) error { return fn(ctx, c) })
+}
+
+// Alone fails when a node is connected to the database.
+func (db *DB) Alone(ctx context.Context) error {
+	var nodes int
+	err := db.db.QueryRowContext(ctx, "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE $1", applicationPrefix+"%").Scan(&nodes)
+	if err != nil {
+		return classify(db.where, err)
+	}
+	if nodes > 0 {
+		return problem.New(problem.Conflict, "nodes_connected", "nodes are connected to the database %s (%d connections); stop them first", db.where, nodes)
+	}
+	return nil
+}
+
 // SetGuard makes every transaction that writes ask guard right before its commit,
 // and fail with its error.
 func (db *DB) SetGuard(guard func() error) { db.guard.Store(&guard) }

@@ -429,6 +429,11 @@ func (db *DB) Exclusive(ctx context.Context, fn func(q docsql.Querier) error) er
 	return db.Write(ctx, "", func(tx tenant.Tx) error { return fn(tx.(*docsql.Session).Q) })
 }
 
+// Read runs fn on the connections that read.
+func (db *DB) Read(ctx context.Context, fn func(ctx context.Context, q docsql.Querier) error) error {
+	return classify(db.path, fn(ctx, db.read))
+}
+
 // SQL returns the statements, for maintenance over all tenants.
 func (db *DB) SQL() *docsql.SQL { return db.sql }
 
