@@ -31,6 +31,7 @@ type Config struct {
 	Listen        ListenConfig   `yaml:"listen"`
 	TLS           TLSConfig      `yaml:"tls"`
 	Database      DatabaseConfig `yaml:"database"`
+	Site          SiteConfig     `yaml:"site"`
 	MasterKeyFile string         `yaml:"master_key_file" doc:"File (mode 0600) with the key that seals secrets in the database. Empty means DATA/master.key, made at the first start. PORTCULLIS_MASTER_KEY holds the key itself instead."`
 	Proxies       ProxyConfig    `yaml:"trusted_proxies"`
 	Health        HealthConfig   `yaml:"health"`
@@ -240,6 +241,9 @@ func (c *Config) Validate(report func(key, reason string)) {
 	}
 	if c.Data == "" {
 		report("data", "wants a folder")
+	}
+	if c.Site.Name != "" && !isPostgres(c.Database.DSN.Reveal()) {
+		report("database.dsn", "wants postgres://… of this site's database, as site.name is set")
 	}
 	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
 		report("tls", "wants both certificate and key, or neither")

@@ -67,6 +67,7 @@ type Node struct {
 	OnReady func(Ready)
 
 	store     *store.Store
+	site      *siteWatch // nil in an appliance on one site
 	cache     *tenant.Cache
 	directory *tenant.Directory
 	keys      *tenant.Keys
@@ -195,6 +196,9 @@ func (n *Node) Close() error {
 			defer cancel()
 			err = n.tracer.Close(ctx)
 		}
+		if n.site != nil {
+			n.site.stop()
+		}
 		if n.store != nil {
 			err = errors.Join(err, n.store.Close())
 		}
@@ -211,8 +215,20 @@ func (n *Node) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if n.cfg.Site.Name != "" {
+		n.site = newSiteWatch(n)
+		if err := n.site.await(ctx); err != nil {
+			return err
+		}
+	}
 	if n.store, err = store.Open(ctx, n.cfg.dsn(), store.Options{Sealer: sealer, Now: n.opts.Now, Database: n.bounds()}); err != nil {
 		return err
+	}
+	if n.site != nil {
+		if err := n.site.start(ctx); err != nil {
+			return err
+		}
+		n.store.SetGuard(n.site.Refusal)
 	}
 	return n.joinCluster(ctx)
 }
@@ -409,6 +425,9 @@ func (n *Node) front(tenants http.Handler, guard func(*Config, http.Handler) htt
 	if n.mailbox != nil {
 		mux.Handle("/mailbox", n.mailbox.Handler())
 		mux.Handle("/mailbox/", n.mailbox.Handler())
+	}
+	if n.site != nil {
+		tenants = n.site.refuse(tenants)
 	}
 	mux.Handle("/", n.fit(admit(n.gate, tenants)))
 	return n.drain.closing(forwardedHost(&n.cfg, guard(&n.cfg, mux)))

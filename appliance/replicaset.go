@@ -12,6 +12,9 @@ func (n *Node) replicaSet(ctx context.Context) (map[string]error, error) {
 	if n.cfg.Database.synchronous() {
 		members["synchronous standby"] = n.store.Synchronous(ctx)
 	}
+	if n.site != nil {
+		members["site "+n.cfg.Site.Name] = n.site.Refusal()
+	}
 	return members, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -162,6 +163,26 @@ func Hosts(dsn string) int {
 		return 0
 	}
 	return len(hosts)
+}
+
+// Ports are the TCP ports that a connection string leads to; none for a local socket,
+// or what is no such string.
+func Ports(dsn string) []int {
+	_, hosts, err := split(dsn)
+	if err != nil {
+		return nil
+	}
+	var out []int
+	for _, h := range hosts {
+		host, port, err := net.SplitHostPort(h)
+		if err != nil || strings.HasPrefix(host, "/") {
+			continue
+		}
+		if p, err := strconv.Atoi(port); err == nil && !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // Redacted is a connection string for people: its hosts and database, without the

@@ -52,26 +52,6 @@ type DB struct {
 	work     sync.WaitGroup
 }
 
-// Ports are the TCP ports that Open would connect to, of all hosts that the DSN
-// names; none for a local socket or a DSN that is not valid.
-func Ports(dsn string) []int {
-	cfg, err := pgconn.ParseConfig(dsn)
-	if err != nil {
-		return nil
-	}
-	var ports []int
-	take := func(host string, port uint16) {
-		if !strings.HasPrefix(host, "/") && !slices.Contains(ports, int(port)) {
-			ports = append(ports, int(port))
-		}
-	}
-	take(cfg.Host, cfg.Port)
-	for _, f := range cfg.Fallbacks {
-		take(f.Host, f.Port)
-	}
-	return ports
-}
-
 // Open connects and brings the schema up to date, under a lock that other nodes
 // wait for.
 func Open(ctx context.Context, dsn string, sealer *seal.Sealer, now func() time.Time, cfg Config) (*DB, error) {
