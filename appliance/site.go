@@ -37,7 +37,9 @@ type siteWatch struct {
 	read     time.Time // before the state was read
 	acked    time.Time // before the newest mark was written that the other site has
 	marks    []siteMark
-	rival    error // the other site was promoted
+	lease    time.Duration // in force, 0 when none is
+	longer   siteMark      // a longer one, by its text, that the other site may not know yet
+	rival    error         // the other site was promoted
 	said     string
 	refusing bool
 }
@@ -172,13 +174,8 @@ func (w *siteWatch) look(ctx context.Context, site *postgres.Site) error {
 			return err
 		}
 	}
-	w.mu.Lock()
-	w.state, w.read = state, began
-	w.mu.Unlock()
-	if w.cfg.Lease == 0 || state.Active != w.cfg.Name {
-		if state.Active == w.cfg.Name {
-			return site.Claim(ctx, w.cfg.Name, 0)
-		}
+	w.take(state, began, time.Now())
+	if state.Active != w.cfg.Name || w.cfg.Lease == 0 && state.Lease == 0 {
 		return nil
 	}
 	if err := w.mark(ctx, site); err != nil {
@@ -188,10 +185,31 @@ func (w *siteWatch) look(ctx context.Context, site *postgres.Site) error {
 	heard := time.Since(w.acked) < siteFresh
 	w.mu.Unlock()
 	if state.Lease != w.cfg.Lease && heard {
-		// The other site is there: from now on its promotion counts on the lease.
+		// Only while the other site hears of it: its promotion counts on the lease.
 		return site.Claim(ctx, w.cfg.Name, w.cfg.Lease)
 	}
 	return nil
+}
+
+// take takes a state over that was read between two moments. A lease that became
+// longer, or ended, is in force once the other site has written it down: until then
+// its promotion would wait for the one before. The operator's word, which makes a new
+// epoch, counts at once.
+func (w *siteWatch) take(state *postgres.SiteState, began, ended time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	known := w.state != nil && w.state.Epoch == state.Epoch
+	w.state, w.read = state, began
+	if grows := w.lease != 0 && (state.Lease == 0 || state.Lease > w.lease); !known || !grows {
+		w.lease, w.longer = state.Lease, siteMark{}
+		return
+	}
+	if text := state.Lease.String(); w.longer.position != text {
+		w.longer = siteMark{ended, text}
+	}
+	if w.acked.After(w.longer.at) {
+		w.lease, w.longer = state.Lease, siteMark{}
+	}
 }
 
 func (w *siteWatch) mark(ctx context.Context, site *postgres.Site) error {
@@ -263,8 +281,8 @@ func (w *siteWatch) Refusal() error {
 		return problem.New(problem.Unavailable, "site_unknown", "whether site %q is the active one could not be read for %s", w.cfg.Name, siteFresh)
 	case w.state.Active != w.cfg.Name:
 		return problem.New(problem.Unavailable, "site_passive", "site %q is not the active one (%q is)", w.cfg.Name, w.state.Active)
-	case w.state.Lease > 0 && time.Since(w.acked) > w.state.Lease:
-		return problem.New(problem.Unavailable, "site_lease_ended", "site %q has had no word of the other site's standbys for %s: it may have been promoted. If it is down for certain, `portcullis site promote --yes-the-other-site-is-down` here goes on without it", w.cfg.Name, w.state.Lease)
+	case w.lease > 0 && time.Since(w.acked) > w.lease:
+		return problem.New(problem.Unavailable, "site_lease_ended", "site %q has had no word of the other site's standbys for %s: it may have been promoted. If it is down for certain, `portcullis site promote --yes-the-other-site-is-down` here goes on without it", w.cfg.Name, w.lease)
 	}
 	return nil
 }

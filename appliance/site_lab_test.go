@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -33,6 +34,8 @@ func newSites(t *testing.T, synchronous bool) *sites {
 	pglab.Require(t)
 	s := &sites{t: t, lab: lab.New(t, lab.Options{Nodes: 2, IPv4Only: true, Services: []string{"dba", "dbb"}})}
 	s.a = pglab.Start(t, s.lab.Host("dba"))
+	// The nodes' user has what docs/two-sites.md grants, and no more.
+	s.a.Query("CREATE ROLE node LOGIN; ALTER DATABASE portcullis OWNER TO node; GRANT pg_monitor TO node; GRANT ALTER SYSTEM ON PARAMETER primary_conninfo TO node; GRANT EXECUTE ON FUNCTION pg_promote(boolean, integer), pg_reload_conf() TO node")
 	s.b = s.a.Replica(s.lab.Host("dbb"))
 	if synchronous {
 		s.a.Synchronous(s.b)
@@ -46,6 +49,8 @@ func newSites(t *testing.T, synchronous bool) *sites {
 	return s
 }
 
+func dsn(db *pglab.Server) string { return strings.Replace(pglab.DSN(db), pglab.User+"@", "node@", 1) }
+
 func (s *sites) database(host string) postgres.Config {
 	return postgres.Config{Dial: s.lab.Host(host).Dial, ConnectTimeout: 2 * time.Second, FailoverTimeout: time.Second, StatementTimeout: 20 * time.Second}
 }
@@ -57,7 +62,7 @@ type siteNode struct {
 }
 
 func (s *sites) watch(host string, db *pglab.Server, cfg SiteConfig) *siteWatch {
-	return &siteWatch{cfg: cfg, database: s.database(host), dsn: pglab.DSN(db), logger: slog.New(slog.NewTextHandler(s.t.Output(), nil)).With("node", host)}
+	return &siteWatch{cfg: cfg, database: s.database(host), dsn: dsn(db), logger: slog.New(slog.NewTextHandler(s.t.Output(), nil)).With("node", host)}
 }
 
 func (s *sites) node(host string, db *pglab.Server, cfg SiteConfig) *siteNode {
@@ -67,7 +72,7 @@ func (s *sites) node(host string, db *pglab.Server, cfg SiteConfig) *siteNode {
 		s.t.Fatal(err)
 	}
 	var err error
-	if n.store, err = store.Open(s.t.Context(), pglab.DSN(db), store.Options{Sealer: s.sealer, Database: s.database(host)}); err != nil {
+	if n.store, err = store.Open(s.t.Context(), dsn(db), store.Options{Sealer: s.sealer, Database: s.database(host)}); err != nil {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { n.store.Close() })
@@ -81,7 +86,7 @@ func (s *sites) node(host string, db *pglab.Server, cfg SiteConfig) *siteNode {
 
 func (s *sites) open(host string, db *pglab.Server) *postgres.Site {
 	s.t.Helper()
-	site, err := postgres.OpenSite(s.t.Context(), pglab.DSN(db), false, s.database(host))
+	site, err := postgres.OpenSite(s.t.Context(), dsn(db), false, s.database(host))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -205,7 +210,7 @@ func TestSiteLost(t *testing.T) {
 
 			// The old site comes back, and nobody has told its node.
 			s.a.Run()
-			old := s.watch("node1", s.a, SiteConfig{Name: "a", Peer: config.Secret(pglab.DSN(s.b))})
+			old := s.watch("node1", s.a, SiteConfig{Name: "a", Peer: config.Secret(dsn(s.b))})
 			life, end := context.WithCancel(t.Context())
 			defer end()
 			go func() { _ = old.run(life) }()
