@@ -310,11 +310,8 @@ func (db *DB) Ping(ctx context.Context) error {
 		return classify(db.where, lostError{cause})
 	}
 	return classify(db.where, db.with(ctx, func(ctx context.Context, c *conn) error {
-		rows, err := c.QueryContext(ctx, "SELECT COUNT(*) FROM meta")
-		if err != nil {
-			return err
-		}
-		return errors.Join(rows.Close(), rows.Err())
+		var n int
+		return c.QueryRowContext(ctx, "SELECT COUNT(*) FROM meta").Scan(&n)
 	}))
 }
 
