@@ -123,6 +123,8 @@ func (c *copier) run(ctx context.Context, toSingleNode bool) error {
 		switch {
 		case k.Kind == tenant.KindChange:
 			c.leaveOut(k.Kind, "it tells nodes that run what to forget")
+		case k.Kind == tenant.KindSearchQueue || k.Kind == tenant.KindSearchGroup:
+			c.leaveOut(k.Kind, "a search index is built anew beside the other database")
 		case toSingleNode && (k.Kind == tenant.KindMember || k.Kind == tenant.KindCluster):
 			c.leaveOut(k.Kind, "a single node is no cluster")
 		default:
