@@ -134,10 +134,10 @@ func (s *Sum) Add(r Row) error {
 	if err != nil {
 		return fmt.Errorf("the document %q of tenant %s: %w", r.ID, r.Tenant, err)
 	}
-	var head [20]byte
+	var head [24]byte
 	binary.BigEndian.PutUint64(head[:], uint64(r.Version)) // #nosec G115 -- only the bits count
-	binary.BigEndian.PutUint32(head[8:], uint32(len(r.Tenant)))
-	binary.BigEndian.PutUint64(head[12:], uint64(len(r.ID)))
+	binary.BigEndian.PutUint64(head[8:], uint64(len(r.Tenant)))
+	binary.BigEndian.PutUint64(head[16:], uint64(len(r.ID)))
 	h := sha256.New()
 	for _, part := range [][]byte{head[:], []byte(r.Tenant), []byte(r.ID), doc} {
 		h.Write(part)
