@@ -16,6 +16,7 @@ import (
 	"github.com/portcullis-id/portcullis/netcontract"
 	"github.com/portcullis-id/portcullis/searchindex"
 	"github.com/portcullis-id/portcullis/signing"
+	"github.com/portcullis-id/portcullis/store/postgres"
 	"github.com/portcullis-id/portcullis/tenant"
 )
 
@@ -30,6 +31,7 @@ type Config struct {
 	Listen        ListenConfig   `yaml:"listen"`
 	TLS           TLSConfig      `yaml:"tls"`
 	Database      DatabaseConfig `yaml:"database"`
+	Site          SiteConfig     `yaml:"site"`
 	MasterKeyFile string         `yaml:"master_key_file" doc:"File (mode 0600) with the key that seals secrets in the database. Empty means DATA/master.key, made at the first start. PORTCULLIS_MASTER_KEY holds the key itself instead."`
 	Proxies       ProxyConfig    `yaml:"trusted_proxies"`
 	Health        HealthConfig   `yaml:"health"`
@@ -74,11 +76,6 @@ type TLSConfig struct {
 	Certificate string `yaml:"certificate" doc:"PEM file: the certificate for *.DOMAIN (and DOMAIN), then its chain."`
 	Key         string `yaml:"key" doc:"PEM file with the certificate's private key."`
 	Local       bool   `yaml:"local" doc:"Without a certificate: make one with an authority of this appliance's own, DATA/root-ca.pem, which browsers and SDKs have to be told to trust. For trials."`
-}
-
-// DatabaseConfig says where the data is.
-type DatabaseConfig struct {
-	DSN config.Secret `yaml:"dsn" doc:"sqlite:FILE or postgres://…; empty means sqlite in DATA/portcullis.db."`
 }
 
 // ProxyConfig names whose word about the client's address counts.
@@ -202,6 +199,7 @@ func Default() Config {
 			TerminatedTLS:  true,
 			Drain:          10,
 		},
+		Database:  defaultDatabase(),
 		SMTP:      SMTPConfig{Port: 587, TLS: "starttls"},
 		Network:   NetworkConfig{Profile: string(netcontract.ProfilePortcullis), Enforce: string(enforce.Off)},
 		Passwords: PasswordConfig{MemoryKiB: 19456, Time: 2},
@@ -244,6 +242,9 @@ func (c *Config) Validate(report func(key, reason string)) {
 	if c.Data == "" {
 		report("data", "wants a folder")
 	}
+	if c.Site.Name != "" && !isPostgres(c.Database.DSN.Reveal()) {
+		report("database.dsn", "wants postgres://… of this site's database, as site.name is set")
+	}
 	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
 		report("tls", "wants both certificate and key, or neither")
 	}
@@ -275,14 +276,6 @@ func (l *ListenConfig) Validate(report func(key, reason string)) {
 }
 
 func (l *ListenConfig) usesTLS() bool { return l.HTTPS != 0 || l.Terminated != 0 && l.TerminatedTLS }
-
-// Validate implements config.Validator.
-func (d *DatabaseConfig) Validate(report func(key, reason string)) {
-	s := d.DSN.Reveal()
-	if s != "" && !strings.HasPrefix(s, "sqlite:") && !strings.HasPrefix(s, "postgres://") && !strings.HasPrefix(s, "postgresql://") {
-		report("dsn", "wants sqlite:FILE or postgres://USER@HOST:PORT/DATABASE")
-	}
-}
 
 // Validate implements config.Validator.
 func (p *ProxyConfig) Validate(report func(key, reason string)) {
@@ -364,10 +357,7 @@ func (c *Config) DatabaseName() string {
 	if file, ok := strings.CutPrefix(c.dsn(), "sqlite:"); ok {
 		return file
 	}
-	if u, err := url.Parse(c.dsn()); err == nil {
-		return u.Redacted()
-	}
-	return "postgres"
+	return postgres.Redacted(c.dsn())
 }
 
 func (c *Config) masterKeyFile() string {

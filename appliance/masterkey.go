@@ -62,6 +62,27 @@ func fromEnv(env []string, name string) (string, bool) {
 	return "", false
 }
 
+// existingSealer is sealer for work on data that is there: it makes no key.
+func (c *Config) existingSealer(env []string) (*seal.Sealer, error) {
+	if _, ok := fromEnv(env, masterKeyVariable); !ok {
+		if _, err := os.Stat(c.masterKeyFile()); err != nil {
+			return nil, problem.Wrap(problem.NotFound, "master_key_missing", err,
+				"there is no master key %s; name its folder with --data, the file with --set master_key_file=FILE, or set %s", c.masterKeyFile(), masterKeyVariable)
+		}
+	}
+	return c.sealer(env)
+}
+
+// CopyStore copies one database to another, sealed with the configured master key;
+// see store.Copy.
+func CopyStore(ctx context.Context, cfg Config, env []string, from, to string, progress func(store.CopyProgress)) (store.Copied, error) {
+	sealer, err := cfg.existingSealer(env)
+	if err != nil {
+		return store.Copied{}, err
+	}
+	return store.Copy(ctx, from, to, store.Options{Sealer: sealer}, progress)
+}
+
 const nextSuffix, oldSuffix = ".next", ".old"
 
 // Rotation is the outcome of RotateMaster.

@@ -67,6 +67,7 @@ type Node struct {
 	OnReady func(Ready)
 
 	store     *store.Store
+	site      *siteWatch // nil in an appliance on one site
 	cache     *tenant.Cache
 	directory *tenant.Directory
 	keys      *tenant.Keys
@@ -195,6 +196,9 @@ func (n *Node) Close() error {
 			defer cancel()
 			err = n.tracer.Close(ctx)
 		}
+		if n.site != nil {
+			n.site.stop()
+		}
 		if n.store != nil {
 			err = errors.Join(err, n.store.Close())
 		}
@@ -211,8 +215,20 @@ func (n *Node) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if n.store, err = store.Open(ctx, n.cfg.dsn(), store.Options{Sealer: sealer, Now: n.opts.Now}); err != nil {
+	if n.cfg.Site.Name != "" {
+		n.site = newSiteWatch(n)
+		if err := n.site.await(ctx); err != nil {
+			return err
+		}
+	}
+	if n.store, err = store.Open(ctx, n.cfg.dsn(), store.Options{Sealer: sealer, Now: n.opts.Now, Database: n.bounds()}); err != nil {
 		return err
+	}
+	if n.site != nil {
+		if err := n.site.start(ctx); err != nil {
+			return err
+		}
+		n.store.SetGuard(n.site.Refusal)
 	}
 	return n.joinCluster(ctx)
 }
@@ -302,6 +318,7 @@ func (n *Node) build(ctx context.Context) (err error) {
 		return err
 	}
 	n.registerMetrics()
+	n.warnOfReplication(ctx)
 	if _, err := n.mgmt.EnsureTenant(ctx, cfg.RootTenant, true); err != nil {
 		return err
 	}
@@ -368,6 +385,8 @@ func (n *Node) registerMetrics() {
 		return 0
 	})
 	n.metrics.Gauge("portcullis_password_hashes_waiting", "Password hashes that run or wait.", func() float64 { return float64(n.hasher.Waiting()) })
+	n.metrics.Counter("portcullis_database_outages_total", "How often the connection to the database was lost.", func() float64 { return float64(n.store.Outages()) })
+	n.metrics.Counter("portcullis_database_commits_resolved_total", "Commits whose answer was lost and which were looked up.", func() float64 { return float64(n.store.Resolved()) })
 	n.metrics.Counter("portcullis_tenant_log_events_dropped_total", "Tenant log events that were lost because the store was away.", func() float64 { return float64(n.log.Dropped()) })
 }
 
@@ -406,6 +425,9 @@ func (n *Node) front(tenants http.Handler, guard func(*Config, http.Handler) htt
 	if n.mailbox != nil {
 		mux.Handle("/mailbox", n.mailbox.Handler())
 		mux.Handle("/mailbox/", n.mailbox.Handler())
+	}
+	if n.site != nil {
+		tenants = n.site.refuse(tenants)
 	}
 	mux.Handle("/", n.fit(admit(n.gate, tenants)))
 	return n.drain.closing(forwardedHost(&n.cfg, guard(&n.cfg, mux)))
@@ -567,9 +589,7 @@ func (n *Node) buildHealth() error {
 		health.Internet(func() string { return "" }, func(context.Context, string) error { return nil }),
 		health.Email(smtp, func(ctx context.Context, _ string) error { return n.smtp.Check(ctx) }),
 		health.DB(n.store.Ping),
-		health.ReplicaSet(func(ctx context.Context) (map[string]error, error) {
-			return map[string]error{"this node": n.store.Ping(ctx)}, nil
-		}),
+		health.ReplicaSet(n.replicaSet),
 	}
 	if n.control != nil {
 		checks = append(checks, n.clusterCheck())

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/portcullis-id/portcullis/audit"
+	"github.com/portcullis-id/portcullis/config"
 	"github.com/portcullis-id/portcullis/enforce"
 	"github.com/portcullis-id/portcullis/netcontract"
 	"github.com/portcullis-id/portcullis/store"
@@ -32,8 +33,10 @@ func (c *Config) declared(table netcontract.Table) audit.Declared {
 		d.Dial = append(d.Dial, audit.Endpoint{Row: row, Protocol: "tcp", Port: port})
 	}
 	dial(netcontract.SMTP, c.SMTP.Port)
-	for _, p := range store.Ports(c.dsn()) {
-		dial(netcontract.Database, p)
+	for _, dsn := range []config.Secret{c.Database.DSN, c.Database.Standby, c.Site.Peer} {
+		for _, p := range store.Ports(dsn.Reveal()) {
+			dial(netcontract.Database, p)
+		}
 	}
 	for row, raw := range map[netcontract.RowID]string{netcontract.Traces: c.Traces.Endpoint, netcontract.Social: c.Network.Proxy} {
 		if u, err := url.Parse(raw); err == nil && u.Host != "" {

@@ -48,6 +48,7 @@ type commands struct {
 	Store     storeCmd     `cmd:"" help:"Work with a node's database."`
 	Ratelimit ratelimitCmd `cmd:"" help:"Show and change how often things may happen."`
 	Search    searchCmd    `cmd:"" help:"Look at the search index and build it."`
+	Site      siteCmd      `cmd:"" help:"Two sites: which one is active, and change it."`
 	Version   versionCmd   `cmd:"" help:"Show the version."`
 }
 

@@ -12,6 +12,7 @@ import (
 
 type storeCmd struct {
 	Verify storeVerifyCmd `cmd:"" help:"Look for damage in a database file."`
+	Copy   storeCopyCmd   `cmd:"" help:"Copy everything from one database to another, of either engine."`
 }
 
 type storeVerifyCmd struct {

@@ -21,6 +21,8 @@ type engine interface {
 	Ping(ctx context.Context) error
 	// Exclusive runs fn in one transaction; on SQLite no other write runs meanwhile.
 	Exclusive(ctx context.Context, fn func(q docsql.Querier) error) error
+	// Read runs fn, which only reads, outside of a transaction; it may run twice.
+	Read(ctx context.Context, fn func(ctx context.Context, q docsql.Querier) error) error
 	SQL() *docsql.SQL
 	// SetDamaged makes err the answer of Ping, once somebody has found it.
 	SetDamaged(err error)
@@ -39,6 +41,10 @@ var _ tenant.Docs = (*Store)(nil)
 type Options struct {
 	Sealer *seal.Sealer // required
 	Now    func() time.Time
+	// Database bounds the work with PostgreSQL.
+	Database postgres.Config
+
+	copying bool // Copy opens what a node must not
 }
 
 // Ports are the TCP ports that Open connects to; none for an embedded database.
@@ -63,14 +69,21 @@ func Open(ctx context.Context, dsn string, opts Options) (*Store, error) {
 	case strings.HasPrefix(dsn, "sqlite:"):
 		e, err = sqlite.Open(ctx, strings.TrimPrefix(dsn, "sqlite:"), opts.Sealer, opts.Now)
 	case strings.HasPrefix(dsn, "postgres://"), strings.HasPrefix(dsn, "postgresql://"):
-		e, err = postgres.Open(ctx, dsn, opts.Sealer, opts.Now)
+		e, err = postgres.Open(ctx, dsn, opts.Sealer, opts.Now, opts.Database)
 	default:
 		return nil, problem.New(problem.Invalid, "invalid_dsn", "the database wants sqlite:FILE or postgres://USER@HOST:PORT/DATABASE")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the store: %w", err)
 	}
-	return &Store{e, opts.Now}, nil
+	s := &Store{e, opts.Now}
+	if !opts.copying {
+		if err := s.checkCopy(ctx, name(dsn)); err != nil {
+			_ = s.Close() // the error says more
+			return nil, fmt.Errorf("open the store: %w", err)
+		}
+	}
+	return s, nil
 }
 
 // Get implements tenant.Docs.
@@ -116,6 +129,40 @@ func (s *Store) Changes(ctx context.Context, since time.Time, limit int) (change
 	return changes, public(err)
 }
 
+// Synchronous fails unless an acknowledged write is on two servers; see
+// postgres.DB. On SQLite it is on one disk, and that is no failure.
+func (s *Store) Synchronous(ctx context.Context) error {
+	if pg, ok := s.engine.(*postgres.DB); ok {
+		return pg.Synchronous(ctx)
+	}
+	return nil
+}
+
+// Outages counts how often the database was lost.
+func (s *Store) Outages() int64 {
+	if pg, ok := s.engine.(*postgres.DB); ok {
+		n, _ := pg.Outages()
+		return n
+	}
+	return 0
+}
+
+// Resolved counts the commits whose lost answer was looked up.
+func (s *Store) Resolved() int64 {
+	if pg, ok := s.engine.(*postgres.DB); ok {
+		return pg.Resolved()
+	}
+	return 0
+}
+
+// SetGuard makes every transaction that writes ask guard right before its commit.
+// SQLite, which no second site can have, does not ask.
+func (s *Store) SetGuard(guard func() error) {
+	if pg, ok := s.engine.(*postgres.DB); ok {
+		pg.SetGuard(guard)
+	}
+}
+
 // Verify looks for damage in the whole database, which may take minutes, whether a
 // node runs on it or not. PostgreSQL checks its own pages: there is nothing to do.
 func Verify(ctx context.Context, dsn string) error {
@@ -131,6 +178,11 @@ const purgeBatch = 500
 // Purge deletes what has expired, over all tenants, and counts it.
 func (s *Store) Purge(ctx context.Context) (int, error) {
 	total := 0
+	if pg, ok := s.engine.(*postgres.DB); ok {
+		if err := pg.PurgeCommits(ctx); err != nil {
+			return 0, fmt.Errorf("purge commits: %w", err)
+		}
+	}
 	for _, c := range tenant.Collections() {
 		if !docsql.Expires(c) {
 			continue

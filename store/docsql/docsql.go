@@ -30,6 +30,8 @@ const MaxLimit = 1000
 type Dialect interface {
 	// Placeholder is the n-th bind parameter, from 1.
 	Placeholder(n int) string
+	// HasTable selects a row when there is a table whose name is the first parameter.
+	HasTable() string
 	// Doc is the expression that reads the document as text.
 	Doc() string
 	// DocParam is the bind parameter p as a document.

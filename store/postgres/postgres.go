@@ -7,13 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"net"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -29,69 +31,87 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// maxTries bounds how often a transaction runs that others got in the way of.
-const maxTries = 20
-
 // DB is a PostgreSQL database.
 type DB struct {
+	cfg    Config
 	pool   *pgxpool.Pool
 	db     *sql.DB
 	sql    *docsql.SQL
 	sealer *seal.Sealer
 	now    func() time.Time
 	where  string
-}
 
-// Ports are the TCP ports that Open would connect to, of all hosts that the DSN
-// names; none for a local socket or a DSN that is not valid.
-func Ports(dsn string) []int {
-	cfg, err := pgconn.ParseConfig(dsn)
-	if err != nil {
-		return nil
-	}
-	var ports []int
-	take := func(host string, port uint16) {
-		if !strings.HasPrefix(host, "/") && !slices.Contains(ports, int(port)) {
-			ports = append(ports, int(port))
-		}
-	}
-	take(cfg.Host, cfg.Port)
-	for _, f := range cfg.Fallbacks {
-		take(f.Host, f.Port)
-	}
-	return ports
+	standby *sql.DB // or nil
+	pools   []*pgxpool.Pool
+
+	guard    atomic.Pointer[func() error]
+	outage   outage
+	resolved atomic.Int64 // commits whose lost answer was found
+	life     context.Context
+	end      context.CancelFunc
+	work     sync.WaitGroup
 }
 
 // Open connects and brings the schema up to date, under a lock that other nodes
 // wait for.
-func Open(ctx context.Context, dsn string, sealer *seal.Sealer, now func() time.Time) (*DB, error) {
-	cfg, err := pgxpool.ParseConfig(dsn)
+func Open(ctx context.Context, dsn string, sealer *seal.Sealer, now func() time.Time, cfg Config) (*DB, error) {
+	cfg.setDefaults()
+	db, err := connect(ctx, dsn, "read-write", cfg)
 	if err != nil {
-		// The error of pgx has the password taken out, but not the rest of the DSN.
-		return nil, problem.New(problem.Invalid, "invalid_dsn", "the database wants postgres://USER:PASSWORD@HOST:PORT/DATABASE, with options as in ?sslmode=verify-full")
+		return nil, err
 	}
-	if cfg.MaxConns < 16 {
-		cfg.MaxConns = 16
+	db.sealer, db.now = sealer, now
+	err = db.prepare(ctx)
+	if err == nil && cfg.Standby != "" {
+		err = db.openStandby(ctx)
 	}
-	// A statement that runs for this long is broken off: it holds locks that others
-	// wait for. A setting in the DSN wins.
-	if _, ok := cfg.ConnConfig.RuntimeParams["statement_timeout"]; !ok {
-		cfg.ConnConfig.RuntimeParams["statement_timeout"] = "30000"
-	}
-	dialer := &net.Dialer{KeepAlive: 5 * time.Minute}
-	dialer.SetMultipathTCP(false) // Landlock's network rules do not see it
-	cfg.ConnConfig.DialFunc = dialer.DialContext
-	where := fmt.Sprintf("%s on %s:%d", cfg.ConnConfig.Database, cfg.ConnConfig.Host, cfg.ConnConfig.Port)
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
-		return nil, classify(where, err)
-	}
-	db := &DB{pool: pool, db: stdlib.OpenDBFromPool(pool), sealer: sealer, now: now, where: where}
-	if err := db.prepare(ctx); err != nil {
 		_ = db.Close() // the error above says more
-		return nil, classify(where, err)
+		return nil, classify(db.where, err)
 	}
 	return db, nil
+}
+
+func connect(ctx context.Context, dsn, attrs string, cfg Config) (*DB, error) {
+	pc, err := poolConfig(dsn, attrs, cfg)
+	if err != nil {
+		return nil, err
+	}
+	db := &DB{cfg: cfg, where: where(pc.ConnConfig)}
+	if db.pool, err = pgxpool.NewWithConfig(ctx, pc); err != nil {
+		return nil, classify(db.where, err)
+	}
+	db.pools = append(db.pools, db.pool)
+	db.db = stdlib.OpenDBFromPool(db.pool)
+	db.life, db.end = context.WithCancel(context.WithoutCancel(ctx))
+	return db, nil
+}
+
+// where names the database and all its hosts, without user and password.
+func where(c *pgx.ConnConfig) string {
+	hosts := []string{net.JoinHostPort(c.Host, strconv.Itoa(int(c.Port)))}
+	for _, f := range c.Fallbacks {
+		if h := net.JoinHostPort(f.Host, strconv.Itoa(int(f.Port))); !slices.Contains(hosts, h) {
+			hosts = append(hosts, h)
+		}
+	}
+	return c.Database + " on " + strings.Join(hosts, ", ")
+}
+
+// openStandby opens the pool of reads that may be old. It need not answer now: what
+// it cannot read is read from the primary.
+func (db *DB) openStandby(ctx context.Context) error {
+	pc, err := poolConfig(db.cfg.Standby, "prefer-standby", db.cfg)
+	if err != nil {
+		return err
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, pc)
+	if err != nil {
+		return err
+	}
+	db.pools = append(db.pools, pool)
+	db.standby = stdlib.OpenDBFromPool(pool)
+	return nil
 }
 
 func (db *DB) prepare(ctx context.Context) error {
@@ -103,18 +123,57 @@ func (db *DB) prepare(ctx context.Context) error {
 		return err
 	}
 	db.sql = docsql.New(d, tenant.Collections())
+	// A lease in a table: CockroachDB and YugabyteDB have no advisory locks that hold.
+	locker, err := lock.NewPostgresTableLocker(lock.WithTableLockTimeout(250*time.Millisecond, 1200), lock.WithTableLogger(db.cfg.Logger))
+	if err != nil {
+		return err
+	}
+	if err := docsql.Migrate(ctx, db.db, goose.DialectPostgres, d, migrationFiles(), db.where, db.olderNodes, goose.WithLocker(locker)); err != nil {
+		return err
+	}
+	return docsql.CheckKey(ctx, db.db, d, db.sealer.KeyID(), db.where)
+}
+
+func migrationFiles() fs.FS {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
-		return err
+		panic(err) // the folder is part of the program
 	}
-	locker, err := lock.NewPostgresSessionLocker()
+	return files
+}
+
+// applicationPrefix comes before the schema version that a node knows, in the name by
+// which the server knows its connections.
+const applicationPrefix = "portcullis schema "
+
+// applicationName is this program's.
+func applicationName() string {
+	schema, err := docsql.ReadSchema(migrationFiles())
+	if err != nil {
+		panic(err) // a test reads them too
+	}
+	return applicationPrefix + strconv.FormatInt(schema.Newest, 10)
+}
+
+// olderNodes refuses a contract step while a node is connected that needs what it
+// takes away. An engine that does not list its connections lists none.
+func (db *DB) olderNodes(ctx context.Context, floor int64) error {
+	rows, err := db.db.QueryContext(ctx, "SELECT DISTINCT application_name FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE $1", applicationPrefix+"%")
 	if err != nil {
 		return err
 	}
-	if err := docsql.Migrate(ctx, db.db, goose.DialectPostgres, files, db.where, goose.WithSessionLocker(locker)); err != nil {
-		return err
+	defer rows.Close()
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			return err
+		}
+		if v, err := strconv.ParseInt(strings.TrimPrefix(name, applicationPrefix), 10, 64); err == nil && v < floor {
+			return problem.New(problem.Unavailable, "older_nodes",
+				"this program takes something out of the schema of %s that nodes with schema version %d, which are connected, still need; update them to a release with version %d first, or stop them", db.where, v, floor)
+		}
 	}
-	return docsql.CheckKey(ctx, db.db, dialect{}, db.sealer.KeyID(), db.where)
+	return rows.Err()
 }
 
 // classify turns what PostgreSQL says into what an operator can act on.
@@ -125,9 +184,12 @@ func classify(where string, err error) error {
 	}
 	var pg *pgconn.PgError
 	var dial *pgconn.ConnectError
+	var lost lostError
 	switch {
 	case errors.As(err, &dial):
 		return problem.Wrap(problem.Unavailable, "database_unreachable", err, "the database %s does not answer; look at its host, at row database of the network contract, and at user and password", where)
+	case errors.As(err, &lost) && !errors.As(err, &pg):
+		return problem.Wrap(problem.Unavailable, "database_unavailable", err, "the connection to the database %s broke, and no server took its place in time", where)
 	case !errors.As(err, &pg):
 		return err
 	case pg.Code == "23505":
@@ -160,79 +222,97 @@ func (db *DB) session(ctx context.Context, q docsql.Querier, tenantID string) *d
 }
 
 // Get implements tenant.Docs.
-func (db *DB) Get(ctx context.Context, tenantID string, k tenant.Kind, id string) (tenant.Record, error) {
-	rec, err := db.session(ctx, db.db, tenantID).Get(k, id)
-	return rec, classify(db.where, err)
+func (db *DB) Get(ctx context.Context, tenantID string, k tenant.Kind, id string) (rec tenant.Record, err error) {
+	err = db.read(ctx, func(ctx context.Context, c *conn) (err error) {
+		rec, err = db.session(ctx, c, tenantID).Get(k, id)
+		return err
+	})
+	return rec, err
 }
 
 // Find implements tenant.Docs.
-func (db *DB) Find(ctx context.Context, tenantID string, k tenant.Kind, q tenant.Query) (tenant.Page, error) {
+func (db *DB) Find(ctx context.Context, tenantID string, k tenant.Kind, q tenant.Query) (page tenant.Page, err error) {
+	if db.standby != nil && k == tenant.KindLog {
+		page, err := db.findIn(ctx, db.standby, tenantID, k, q)
+		var p *problem.Error
+		if err == nil || ctx.Err() != nil || errors.As(err, &p) {
+			return page, err
+		}
+		db.cfg.Logger.DebugContext(ctx, "the standby could not be read", "error", err)
+	}
+	err = db.read(ctx, func(ctx context.Context, c *conn) (err error) {
+		page, err = db.findIn(ctx, c, tenantID, k, q)
+		return err
+	})
+	return page, err
+}
+
+// reader is a connection, or a pool of them.
+type reader interface {
+	docsql.Querier
+	BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error)
+}
+
+func (db *DB) findIn(ctx context.Context, r reader, tenantID string, k tenant.Kind, q tenant.Query) (tenant.Page, error) {
 	if !q.Total {
-		page, err := db.session(ctx, db.db, tenantID).Find(k, q)
-		return page, classify(db.where, err)
+		return db.session(ctx, r, tenantID).Find(k, q)
 	}
 	// Count and page have to see the same moment.
-	tx, err := db.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead})
+	tx, err := r.BeginTx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: sql.LevelRepeatableRead})
 	if err != nil {
-		return tenant.Page{}, classify(db.where, err)
+		return tenant.Page{}, err
 	}
 	defer func() { _ = tx.Rollback() }() // it only read
-	page, err := db.session(ctx, tx, tenantID).Find(k, q)
-	return page, classify(db.where, err)
+	return db.session(ctx, tx, tenantID).Find(k, q)
 }
 
-// Write implements tenant.Docs. REPEATABLE READ: a function that looks at a
-// document, decides, and changes it must not decide on one state and change
-// another. Who changes what somebody else has changed since loses, and runs again.
+// Write implements tenant.Docs.
 func (db *DB) Write(ctx context.Context, tenantID string, fn func(tx tenant.Tx) error) error {
-	return db.transact(ctx, func(tx *sql.Tx) error { return fn(db.session(ctx, tx, tenantID)) })
-}
-
-func (db *DB) transact(ctx context.Context, fn func(tx *sql.Tx) error) error {
-	for try := 1; ; try++ {
-		err := db.once(ctx, fn)
-		if err == nil || try == maxTries || ctx.Err() != nil || !again(err) {
-			return classify(db.where, err)
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(time.Duration(rand.Int64N(int64(try) * int64(4*time.Millisecond)))): // #nosec G404 -- nobody gains by guessing a wait; so that they do not meet again
-		}
-	}
-}
-
-// again reports whether a transaction failed because another was faster.
-func again(err error) bool {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
-		return pg.Code == "40001" || pg.Code == "40P01"
-	}
-	var p *problem.Error
-	return errors.As(err, &p) && p.Kind == problem.Conflict && p.Subject == "version"
-}
-
-func (db *DB) once(ctx context.Context, fn func(tx *sql.Tx) error) error {
-	tx, err := db.db.BeginTx(ctx, &sql.TxOptions{Isolation: sql.LevelRepeatableRead})
-	if err != nil {
-		return err
-	}
-	defer func() { _ = tx.Rollback() }() // after a commit it does nothing
-	if err := fn(tx); err != nil {
-		return err
-	}
-	return tx.Commit()
+	return db.transact(ctx, func(ctx context.Context, q docsql.Querier) error { return fn(db.session(ctx, q, tenantID)) })
 }
 
 // Exclusive runs fn in one transaction.
 func (db *DB) Exclusive(ctx context.Context, fn func(q docsql.Querier) error) error {
-	return db.transact(ctx, func(tx *sql.Tx) error { return fn(tx) })
+	return db.transact(ctx, func(_ context.Context, q docsql.Querier) error { return fn(q) })
 }
 
-// Ping reads from the database.
+// Read runs fn, which only reads, outside of a transaction. It may run again.
+func (db *DB) Read(ctx context.Context, fn func(ctx context.Context, q docsql.Querier) error) error {
+	return db.read(ctx, func(ctx context.Context, c *conn) error { return fn(ctx, c) })
+}
+
+// Alone fails when a node is connected to the database.
+func (db *DB) Alone(ctx context.Context) error {
+	var nodes int
+	err := db.db.QueryRowContext(ctx, "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE $1", applicationPrefix+"%").Scan(&nodes)
+	if err != nil {
+		return classify(db.where, err)
+	}
+	if nodes > 0 {
+		return problem.New(problem.Conflict, "nodes_connected", "nodes are connected to the database %s (%d connections); stop them first", db.where, nodes)
+	}
+	return nil
+}
+
+// SetGuard makes every transaction that writes ask guard right before its commit,
+// and fail with its error.
+func (db *DB) SetGuard(guard func() error) { db.guard.Store(&guard) }
+
+// Resolved counts the commits whose answer was lost and which were looked up.
+func (db *DB) Resolved() int64 { return db.resolved.Load() }
+
+// Ping reads from the database, and does not wait for one that is away.
 func (db *DB) Ping(ctx context.Context) error {
-	var n int
-	return classify(db.where, db.db.QueryRowContext(ctx, "SELECT COUNT(*) FROM meta").Scan(&n))
+	db.outage.mu.Lock()
+	away, cause := !db.outage.since.IsZero(), db.outage.cause
+	db.outage.mu.Unlock()
+	if away {
+		return classify(db.where, lostError{cause})
+	}
+	return classify(db.where, db.with(ctx, func(ctx context.Context, c *conn) error {
+		var n int
+		return c.QueryRowContext(ctx, "SELECT COUNT(*) FROM meta").Scan(&n)
+	}))
 }
 
 // SetDamaged does nothing: PostgreSQL says itself what it cannot read.
@@ -243,8 +323,18 @@ func (db *DB) SQL() *docsql.SQL { return db.sql }
 
 // Close waits for the connections in use.
 func (db *DB) Close() error {
+	db.outage.mu.Lock()
+	db.outage.closed = true
+	db.outage.mu.Unlock()
+	db.end()
+	db.work.Wait()
 	err := db.db.Close()
-	db.pool.Close()
+	if db.standby != nil {
+		err = errors.Join(err, db.standby.Close())
+	}
+	for _, p := range db.pools {
+		p.Close()
+	}
 	return err
 }
 
@@ -264,6 +354,9 @@ func (db *DB) dialect(ctx context.Context) (dialect, error) {
 }
 
 func (dialect) Placeholder(n int) string { return "$" + strconv.Itoa(n) }
+func (dialect) HasTable() string {
+	return "SELECT 1 FROM information_schema.tables WHERE table_schema = current_schema() AND table_name = $1"
+}
 func (dialect) Doc() string              { return "doc::text" }
 func (dialect) DocParam(p string) string { return p + "::jsonb" }
 

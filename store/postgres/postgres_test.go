@@ -14,7 +14,7 @@ import (
 
 func TestContract(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) tenant.Docs {
-		db, err := postgres.Open(t.Context(), storetest.PostgresDSN(t), storetest.Sealer(t), time.Now)
+		db, err := postgres.Open(t.Context(), storetest.PostgresDSN(t), storetest.Sealer(t), time.Now, postgres.Config{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -25,13 +25,13 @@ func TestContract(t *testing.T) {
 
 func TestOpenRefuses(t *testing.T) {
 	dsn, sealer := storetest.PostgresDSN(t), storetest.Sealer(t)
-	db, err := postgres.Open(t.Context(), dsn, sealer, time.Now)
+	db, err := postgres.Open(t.Context(), dsn, sealer, time.Now, postgres.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	db.Close()
 
-	_, err = postgres.Open(t.Context(), dsn, storetest.Sealer(t), time.Now)
+	_, err = postgres.Open(t.Context(), dsn, storetest.Sealer(t), time.Now, postgres.Config{})
 	if e := problem.From(err); e.Code != "wrong_master_key" {
 		t.Errorf("another master key: got %v", err)
 	}
@@ -43,11 +43,11 @@ func TestOpenRefuses(t *testing.T) {
 	if _, err := raw.Exec("INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)"); err != nil {
 		t.Fatal(err)
 	}
-	_, err = postgres.Open(t.Context(), dsn, sealer, time.Now)
+	_, err = postgres.Open(t.Context(), dsn, sealer, time.Now, postgres.Config{})
 	if e := problem.From(err); e.Code != "schema_too_new" || !strings.Contains(e.Message, "9999") {
 		t.Errorf("a newer schema: got %v", err)
 	}
-	_, err = postgres.Open(t.Context(), "postgres://x:secret-word@127.0.0.1:1/none", sealer, time.Now)
+	_, err = postgres.Open(t.Context(), "postgres://x:secret-word@127.0.0.1:1/none", sealer, time.Now, postgres.Config{})
 	if e := problem.From(err); e.Code != "database_unreachable" || strings.Contains(err.Error(), "secret-word") {
 		t.Errorf("nobody listens: got %v", err)
 	}
@@ -55,7 +55,7 @@ func TestOpenRefuses(t *testing.T) {
 
 func TestSecretsAreSealedInTheTable(t *testing.T) {
 	dsn := storetest.PostgresDSN(t)
-	db, err := postgres.Open(t.Context(), dsn, storetest.Sealer(t), time.Now)
+	db, err := postgres.Open(t.Context(), dsn, storetest.Sealer(t), time.Now, postgres.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -120,7 +120,7 @@ func Open(ctx context.Context, path string, sealer *seal.Sealer, now func() time
 	if err != nil {
 		return nil, err
 	}
-	if err := docsql.Migrate(ctx, db.write, goose.DialectSQLite3, files, path); err != nil {
+	if err := docsql.Migrate(ctx, db.write, goose.DialectSQLite3, dialect{}, files, path, nil); err != nil {
 		return nil, classify(path, err)
 	}
 	if err := docsql.CheckKey(ctx, db.write, dialect{}, sealer.KeyID(), path); err != nil {
@@ -429,6 +429,11 @@ func (db *DB) Exclusive(ctx context.Context, fn func(q docsql.Querier) error) er
 	return db.Write(ctx, "", func(tx tenant.Tx) error { return fn(tx.(*docsql.Session).Q) })
 }
 
+// Read runs fn on the connections that read.
+func (db *DB) Read(ctx context.Context, fn func(ctx context.Context, q docsql.Querier) error) error {
+	return classify(db.path, fn(ctx, db.read))
+}
+
 // SQL returns the statements, for maintenance over all tenants.
 func (db *DB) SQL() *docsql.SQL { return db.sql }
 
@@ -464,6 +469,9 @@ func (db *DB) release() error {
 type dialect struct{}
 
 func (dialect) Placeholder(n int) string { return fmt.Sprintf("?%d", n) }
+func (dialect) HasTable() string {
+	return "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1"
+}
 func (dialect) Doc() string              { return "doc" }
 func (dialect) DocParam(p string) string { return p }
 

@@ -1,4 +1,5 @@
 -- +goose Up
+-- portcullis: expand
 -- A node that knows the schema before this one goes on serving beside it: the tables
 -- are new.
 CREATE TABLE "search_queue" (

@@ -1,0 +1,10 @@
+//go:build !linux
+
+package postgres
+
+import (
+	"net"
+	"time"
+)
+
+func setUserTimeout(*net.TCPConn, time.Duration) error { return nil }
