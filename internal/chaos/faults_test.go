@@ -31,7 +31,7 @@ func TestFaults(t *testing.T) {
 	s := c.Scene(t.Context(), 8)
 	times := chaos.Times{Before: 2 * time.Second, After: 2 * time.Second, Pace: 150 * time.Millisecond}
 	if *full {
-		times = chaos.Times{Before: 5 * time.Second, After: 5 * time.Second, Pace: 100 * time.Millisecond}
+		times = chaos.Times{Before: 3 * time.Second, After: 3 * time.Second, Pace: 100 * time.Millisecond}
 	}
 	var rows []chaos.Row
 	defer func() {
@@ -183,8 +183,8 @@ func faults() []fault {
 			r.Hold(6 * time.Second)
 			free()
 		}}, false},
-		fault{anyFault("a node's clock jumps 10 minutes ahead, and back", jump(10*time.Minute)), false},
-		fault{anyFault("a node's clock jumps 10 minutes back, and returns", jump(-10*time.Minute)), false},
+		fault{chaos.Fault{Name: "a node's clock jumps 10 minutes ahead, and back", AtMost: anyShare, Clock: true, Do: jump(10 * time.Minute)}, false},
+		fault{chaos.Fault{Name: "a node's clock jumps 10 minutes back, and returns", AtMost: anyShare, Clock: true, Do: jump(-10 * time.Minute)}, false},
 		fault{anyFault("a node stands still for 6 seconds", func(r *chaos.Run) {
 			resume := r.Nodes[2].Freeze()
 			r.Hold(6 * time.Second)

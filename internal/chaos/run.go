@@ -28,6 +28,9 @@ type Fault struct {
 	// docs/rate-limiting.md promises; 0 means twice, which holds for nodes that do not
 	// reach each other. 1 is exact: none is refused before the last is given.
 	Limits float64
+	// Clock says that a node's clock is wrong: until it takes itself out of service, a
+	// code that it is shown may be over for it.
+	Clock bool
 }
 
 // limitTokens are those of each limit that the load uses up; nothing refills them.
@@ -99,6 +102,9 @@ func (c *Cluster) Inflict(t testing.TB, s *Scene, f Fault, times Times, b Bounds
 		b.Admitted = limitTokens
 	default:
 		b.Admitted = int(f.Limits*limitTokens) + 1
+	}
+	if f.Clock {
+		b.CodeLife = 0
 	}
 	r := &Run{Cluster: c, Load: l, T: t}
 	c.complaints()
