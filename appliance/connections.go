@@ -2,6 +2,7 @@ package appliance
 
 import (
 	"container/list"
+	"math"
 	"net"
 	"net/http"
 	"sync"
@@ -27,8 +28,9 @@ type connections struct {
 }
 
 type connection struct {
-	in *list.List // fresh, idle, or nil for one at work
-	at *list.Element
+	in    *list.List // fresh, idle, or nil for one at work
+	at    *list.Element
+	since time.Time // when it was accepted
 }
 
 func newConnections(limit int) *connections {
@@ -51,7 +53,7 @@ func (c *connections) state(nc net.Conn, s http.ConnState) {
 			_ = nc.Close() // its server goroutine ends with the first read
 			return
 		}
-		known = &connection{in: c.fresh}
+		known = &connection{in: c.fresh, since: time.Now()}
 		c.all[nc] = known
 		known.at = c.fresh.PushBack(nc)
 	case http.StateIdle:
@@ -77,25 +79,31 @@ func (c *connections) makeRoom() bool {
 	return false
 }
 
-// firstRequestTime is how long a stop waits for the first request of connections
-// that were there before it; as long as http.Server does itself.
+// firstRequestTime is how old a connection may be without a request for a stop to
+// wait for one; as old as http.Server takes it. Browsers and clients open some that
+// they never use.
 const firstRequestTime = 5 * time.Second
 
-// answer waits until every connection has been answered once, or has gone, for no
-// longer than atMost: http.Server drops an HTTP/1 request that it reads after its
-// Shutdown has begun. It may be called on nil.
-func (c *connections) answer(atMost time.Duration) {
+// answer waits until every young connection has been answered once, or has gone:
+// http.Server drops an HTTP/1 request that it reads after its Shutdown has begun. The
+// listener has to be closed. It may be called on nil.
+func (c *connections) answer(young time.Duration) {
 	if c == nil {
 		return
 	}
-	for end := time.Now().Add(atMost); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		c.mu.Lock()
-		waiting := c.fresh.Len()
-		c.mu.Unlock()
-		if waiting == 0 {
-			return
-		}
+	for ; c.newest() < young; time.Sleep(5 * time.Millisecond) {
 	}
+}
+
+// newest is the age of the youngest connection that has sent no request yet.
+func (c *connections) newest() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e := c.fresh.Back()
+	if e == nil {
+		return time.Duration(math.MaxInt64)
+	}
+	return time.Since(c.all[e.Value.(net.Conn)].since)
 }
 
 func (c *connections) open() int {
