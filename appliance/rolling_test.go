@@ -32,7 +32,6 @@ import (
 	"github.com/portcullis-id/portcullis/config"
 	"github.com/portcullis-id/portcullis/deploy"
 	"github.com/portcullis-id/portcullis/internal/balancertest"
-	"github.com/portcullis-id/portcullis/internal/ports"
 	"github.com/portcullis-id/portcullis/store/storetest"
 )
 
@@ -101,51 +100,43 @@ func (m *member) serving() bool {
 	return false
 }
 
-// newMembers makes nodes that share a database, a master key and an authority, on
-// addresses of their own and with the same ports, behind a balancer at 127.0.0.1.
+// newMembers makes a cluster whose nodes have addresses of their own and the same
+// ports, behind a balancer at 127.0.0.1.
 func newMembers(t *testing.T, count int, b *deploy.Balancer) []*member {
 	t.Helper()
-	dsn := storetest.PostgresDSN(t)
-	free := func() int {
-		p, err := ports.Free()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return p
-	}
-	b.HTTPS, b.HTTP, b.TerminatedPort, b.PublicHTTPS, b.PublicHTTP, b.Listen = free(), free(), free(), free(), free(), "127.0.0.1"
+	b.HTTPS, b.HTTP, b.TerminatedPort, b.PublicHTTPS, b.PublicHTTP, b.Listen = port(t), port(t), port(t), port(t), port(t), "127.0.0.1"
 	b.Domain = "localhost"
-	health := free()
+	health, control := port(t), port(t)
 	var all []*member
+	var tokens []string
 	for i := range count {
-		cfg := appliance.DefaultDev()
-		cfg.Data = t.TempDir()
+		m := &member{t: t, name: "node" + strconv.Itoa(i+1)}
+		cfg := clusterConfig(t)
 		cfg.Listen.Address = fmt.Sprintf("127.0.0.%d", 11+i)
 		cfg.PublicPort = b.PublicHTTPS
-		cfg.Listen.HTTPS, cfg.Listen.HTTP, cfg.Listen.Health = b.HTTPS, b.HTTP, health
+		cfg.Listen.HTTPS, cfg.Listen.HTTP, cfg.Listen.Health, cfg.Listen.Control = b.HTTPS, b.HTTP, health, control
 		cfg.Listen.Drain = b.Drain
+		cfg.RateLimits.Enabled = false // it asks more than one client may
 		cfg.Proxies.Networks = []string{"127.0.0.1"}
 		if b.Mode == deploy.PassThrough {
 			cfg.Listen.ProxyProtocol = "require"
 		} else {
 			cfg.Listen.Terminated, cfg.Listen.TerminatedTLS = b.TerminatedPort, !b.Plain
 		}
-		cfg.Database.DSN = config.Secret(dsn)
-		cfg.Passwords.MemoryKiB, cfg.Passwords.Time = 8192, 1
-		cfg.Health.APIKey = "health-key-of-the-test"
-		cfg.Log.Level = "warn"
-		if i > 0 {
-			for _, file := range []string{"master.key", "root-ca.pem", "root-ca.key"} {
-				raw, err := os.ReadFile(filepath.Join(all[0].cfg.Data, file))
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := os.WriteFile(filepath.Join(cfg.Data, file), raw, 0o600); err != nil {
-					t.Fatal(err)
-				}
+		var f *appliance.Founding
+		var err error
+		if i == 0 {
+			cfg.Database.DSN = config.Secret(storetest.PostgresDSN(t))
+			if f, err = appliance.InitCluster(t.Context(), cfg, nil, m.name, cfg.Listen.Address, count-1, time.Hour); err == nil {
+				tokens = f.Tokens
 			}
+		} else {
+			f, err = appliance.JoinCluster(t.Context(), cfg, dialPlain, tokens[i-1], m.name, cfg.Listen.Address)
 		}
-		m := &member{t: t, name: "node" + strconv.Itoa(i+1), cfg: cfg}
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.cfg = load(t, f.Config)
 		m.start()
 		t.Cleanup(func() {
 			m.stop()

@@ -75,6 +75,7 @@ Examples:
 func (c *preflightRunCmd) Run(ctx context.Context, std IO) error {
 	// It runs beside what the host is for: memory counts more than processor time.
 	debug.SetGCPercent(30)
+	debug.SetMemoryLimit(20 << 20)
 	report, stay, table, err := c.probe(ctx, std)
 	if err != nil {
 		var usage usageError
