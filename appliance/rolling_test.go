@@ -243,6 +243,12 @@ func rollingRestart(t *testing.T, b deploy.Balancer) {
 					req.GetBody = nil // nothing may be sent a second time behind the test's back
 				}
 				resp, err := hc.Do(req)
+				for err != nil && strings.Contains(err.Error(), "REFUSED_STREAM") {
+					// It says that nothing was done with the request, and that the client is to send it
+					// again (RFC 9113 section 8.7).
+					req.Body = io.NopCloser(strings.NewReader(body))
+					resp, err = hc.Do(req)
+				}
 				if err == nil {
 					var answer []byte
 					answer, err = io.ReadAll(resp.Body)
