@@ -341,7 +341,7 @@ func TestDrain(t *testing.T) {
 	if status, body := ready(); status != 503 || body != "draining" {
 		t.Errorf("/readyz of a node that drains: %d %s", status, body)
 	}
-	if a := self(); a.StatusCode != 503 || !a.Close {
+	if a := self(); a.StatusCode != 404 || !a.Close {
 		t.Errorf("/testall of a node that drains: %d, close %v", a.StatusCode, a.Close)
 	}
 	n.app.SetDraining(false)

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// drain is how a node leaves without a failed request: it says at /testall and
-// /readyz that it is not ready, asks clients and balancers to open no more
+// drain is how a node leaves without a failed request: it says at /testall (404)
+// and /readyz (503) that it is not ready, asks clients and balancers to open no more
 // requests on their connections, and goes on serving until the balancers' checks
 // have noticed.
 type drain struct {

@@ -105,7 +105,7 @@ func TestHTTP(t *testing.T) {
 		{"self-test", all.TestAllHandler(), "GET", "/testall", "", "", 200, "OK"},
 		{"self-test fails", core.TestAllHandler(), "GET", "/testall", "", "", 503, "services\ndb"},
 		{"a node that drains is not ready", drains.Handler(nil), "GET", "/readyz", "", "", 503, "draining"},
-		{"a node that drains, for load balancers", drains.TestAllHandler(), "GET", "/testall", "", "", 503, "draining"},
+		{"a node that drains, for load balancers", drains.TestAllHandler(), "GET", "/testall", "", "", 404, "draining"},
 		{"a node that drains is alive", drains.Handler(nil), "GET", "/livez", "", "", 200, "OK"},
 		{"self-test, another method", all.TestAllHandler(), "POST", "/testall", "", "", 405, ""},
 	} {

@@ -153,18 +153,28 @@ func (s *Service) livez(w http.ResponseWriter, r *http.Request) {
 
 func (s *Service) readyz(w http.ResponseWriter, r *http.Request) {
 	if readOnly(w, r) {
-		s.writeReady(w, r)
+		s.writeReady(w, r, http.StatusServiceUnavailable)
 	}
 }
 
 // TestAllHandler is GET /testall of the main listener, for load balancers: 200
-// and OK, or 503 and the names of what fails, one a line. It asks for no key.
-func (s *Service) TestAllHandler() http.Handler { return http.HandlerFunc(s.readyz) }
+// and OK, 503 and the names of what fails, one a line, or 404 while the node
+// drains. A balancer that tells them apart may end what runs on a node that is not
+// well, and leave to its end what runs on one that is well and leaves. It asks for
+// no key.
+func (s *Service) TestAllHandler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if readOnly(w, r) {
+			s.writeReady(w, r, http.StatusNotFound)
+		}
+	})
+}
 
-// writeReady names failing checks and no more, as anybody may ask.
-func (s *Service) writeReady(w http.ResponseWriter, r *http.Request) {
+// writeReady names failing checks and no more, as anybody may ask. A node that
+// drains answers with a status of its own.
+func (s *Service) writeReady(w http.ResponseWriter, r *http.Request, drains int) {
 	if s.cfg.Draining != nil && s.cfg.Draining() {
-		writeText(w, http.StatusServiceUnavailable, "draining")
+		writeText(w, drains, "draining")
 		return
 	}
 	bad := s.Ready(r.Context())

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/portcullis-id/portcullis/client"
+	"github.com/portcullis-id/portcullis/deploy"
 	"github.com/portcullis-id/portcullis/firewall"
 	"github.com/portcullis-id/portcullis/internal/lab"
 	"github.com/portcullis-id/portcullis/netcontract"
@@ -332,7 +333,7 @@ func (u *untilReady) Write(p []byte) (int, error) {
 
 // own are the settings of one host.
 func (n *Node) own() []string {
-	return []string{"listen.https=0", "listen.http=80", "listen.health=9110"}
+	return []string{"listen.https=0", "listen.http=80", "listen.terminated=4443", "listen.terminated_tls=false", "listen.health=9110"}
 }
 
 // settings are what all nodes have in common.
@@ -412,7 +413,8 @@ func (n *Node) Token(ctx context.Context) (string, error) {
 	return t.AccessToken, err
 }
 
-// balance starts HAProxy on the host lb.
+// balance starts HAProxy on the host lb, with the file that
+// `portcullis cluster render --lb haproxy --mode terminated --plain` writes.
 func (c *Cluster) balance() {
 	c.t.Helper()
 	pemFile := filepath.Join(c.dir, "lb.pem")
@@ -421,38 +423,19 @@ func (c *Cluster) balance() {
 	if err := os.WriteFile(pemFile, raw, 0o600); err != nil {
 		c.t.Fatal(err)
 	}
-	b := &strings.Builder{}
-	fmt.Fprintf(b, `global
-	maxconn 2000
-	stats socket %s mode 600 level admin
-defaults
-	mode http
-	timeout connect 1s
-	timeout client 60s
-	timeout server 30s
-	timeout check 1s
-	timeout http-request 10s
-	option redispatch 1
-	option forwardfor
-	retries 3
-	retry-on conn-failure empty-response response-timeout
-frontend all
-	bind :443 ssl crt %s alpn http/1.1
-	# What changes something is not sent a second time.
-	http-request disable-l7-retry unless METH_GET
-	http-request set-header X-Forwarded-Proto https
-	default_backend nodes
-backend nodes
-	balance roundrobin
-	option httpchk
-	http-check send meth GET uri /testall ver HTTP/1.1 hdr Host %s
-	default-server check inter 500ms fall 2 rise 2 on-marked-down shutdown-sessions
-`, c.socket(), pemFile, domain)
+	b := deploy.Balancer{Cluster: deploy.Cluster{Domain: domain, Root: c.dir}, Kind: deploy.HAProxy, Mode: deploy.Terminated, Plain: true, Certificate: pemFile}
 	for _, h := range c.Lab.Nodes() {
-		fmt.Fprintf(b, "\tserver %s %s:80\n", h.Name(), h.Addr4())
+		b.Nodes = append(b.Nodes, deploy.Node{Name: h.Name(), Address: h.Addr4()})
+	}
+	files, err := deploy.RenderBalancer(b)
+	if err != nil {
+		c.t.Fatal(err)
 	}
 	file := filepath.Join(c.dir, "haproxy.cfg")
-	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(files[0].Content), 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Dir(c.socket()), 0o700); err != nil {
 		c.t.Fatal(err)
 	}
 	log, err := os.Create(filepath.Join(c.dir, "haproxy.log"))
@@ -478,7 +461,7 @@ backend nodes
 }
 
 // socket is where HAProxy is asked; a socket's path is short.
-func (c *Cluster) socket() string { return filepath.Join(c.dir, "lb.sock") }
+func (c *Cluster) socket() string { return filepath.Join(c.dir, "run/haproxy/admin.sock") }
 
 // certificate makes one for the balancer: its file, and who trusts it.
 func certificate(t testing.TB) ([]byte, *x509.CertPool) {

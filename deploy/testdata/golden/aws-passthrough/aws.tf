@@ -19,7 +19,7 @@ terraform {
   required_providers {
     aws = {
       source  = "hashicorp/aws"
-      version = ">= 5.0"
+      version = ">= 5.80"
     }
   }
 }
@@ -100,6 +100,12 @@ resource "aws_lb_target_group" "nodes_https" {
   deregistration_delay   = 120
   connection_termination = false
 
+  # So may what runs on a node that is not ready, as one that stops is.
+  target_health_state {
+    enable_unhealthy_connection_termination = false
+    unhealthy_draining_interval             = 120
+  }
+
   health_check {
     protocol            = "HTTPS"
     path                = "/testall"
@@ -141,6 +147,12 @@ resource "aws_lb_target_group" "nodes_http" {
   # What runs on a node that leaves may end.
   deregistration_delay   = 120
   connection_termination = false
+
+  # So may what runs on a node that is not ready, as one that stops is.
+  target_health_state {
+    enable_unhealthy_connection_termination = false
+    unhealthy_draining_interval             = 120
+  }
 
   health_check {
     protocol            = "HTTP"
