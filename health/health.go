@@ -133,21 +133,29 @@ func (s *Service) Check(ctx context.Context, name string) (Report, bool) {
 
 // All answers for all checks, in their order. They run at the same time.
 func (s *Service) All(ctx context.Context) []Report {
-	return reports(ctx, s.checks)
+	return reports(ctx, s.checks, (*runner).report)
 }
 
-func reports(ctx context.Context, checks []*runner) []Report {
+func reports(ctx context.Context, checks []*runner, ask func(*runner, context.Context) Report) []Report {
 	out := make([]Report, len(checks))
 	var wg sync.WaitGroup
 	for i, r := range checks {
-		wg.Go(func() { out[i] = r.report(ctx) })
+		wg.Go(func() { out[i] = ask(r, ctx) })
 	}
 	wg.Wait()
 	return out
 }
 
+// A balancer takes a late answer for a node that is gone. So who asks whether the
+// node is ready waits for a check that runs for answerWithin, and then gets what it
+// found last, if that is no older than stillCounts.
+const (
+	answerWithin = 250 * time.Millisecond
+	stillCounts  = 3 * time.Second
+)
+
 // Ready answers whether the node can serve, and with which core checks it
-// cannot.
+// cannot. A slow check counts for three seconds as it was found last.
 func (s *Service) Ready(ctx context.Context) (bad []Report) {
 	var core []*runner
 	for _, r := range s.checks {
@@ -155,7 +163,7 @@ func (s *Service) Ready(ctx context.Context) (bad []Report) {
 			core = append(core, r)
 		}
 	}
-	for _, r := range reports(ctx, core) {
+	for _, r := range reports(ctx, core, (*runner).soon) {
 		if !r.OK {
 			bad = append(bad, r)
 		}
@@ -209,6 +217,20 @@ func (r *runner) report(ctx context.Context) Report {
 		return Report{Name: r.check.Name, Since: r.now(), Checked: r.now(), Message: "the check has not answered yet"}
 	}
 	return r.last
+}
+
+// soon is report for who cannot wait.
+func (r *runner) soon(ctx context.Context) Report {
+	r.mu.Lock()
+	age := r.now().Sub(r.last.Checked)
+	recent := r.known && age >= 0 && age < stillCounts
+	r.mu.Unlock()
+	if recent {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, answerWithin)
+		defer cancel()
+	}
+	return r.report(ctx)
 }
 
 func (r *runner) run(ctx context.Context, done chan struct{}) {

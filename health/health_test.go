@@ -424,3 +424,38 @@ func TestReportsSurviveAClockThatIsSetBack(t *testing.T) {
 		t.Error("the report of before the clock was set back is given out")
 	}
 }
+
+// TestReadyDoesNotWaitForASlowCheck: who asks often gets what was found last, for
+// three seconds; then the check's own time counts.
+func TestReadyDoesNotWaitForASlowCheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := false
+		s := service(t, health.Config{}, health.Check{Name: "db", Core: true, Run: func(ctx context.Context) health.Result {
+			if slow {
+				<-ctx.Done()
+				return health.Result{}
+			}
+			time.Sleep(time.Second) // the first answer is waited for
+			return health.Result{OK: true}
+		}})
+		ask := func() (bool, time.Duration) {
+			began := time.Now()
+			bad := s.Ready(t.Context())
+			return len(bad) == 0, time.Since(began)
+		}
+		if ok, took := ask(); !ok || took != time.Second {
+			t.Errorf("the first answer: %v after %s", ok, took)
+		}
+		slow = true
+		time.Sleep(1500 * time.Millisecond)
+		if ok, took := ask(); !ok || took != 250*time.Millisecond {
+			t.Errorf("a slow check: %v after %s; want what was found last, after 250ms", ok, took)
+		}
+		time.Sleep(1500 * time.Millisecond) // 3.25 s after the last result
+		if ok, took := ask(); ok || took != 3250*time.Millisecond {
+			t.Errorf("a check that hangs: %v after %s; want no after its five seconds", ok, took)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+	})
+}
