@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -159,7 +160,11 @@ func (c *Cluster) Inflict(t testing.TB, s *Scene, f Fault, times Times, b Bounds
 			row.Notes = append(row.Notes, fmt.Sprintf("a limit of %d tokens gave out %d", limitTokens, n))
 		}
 	}
+	internal := 0
 	for _, op := range ops {
+		if op.Status == http.StatusInternalServerError {
+			internal++
+		}
 		if op.Outcome != Unknown {
 			continue
 		}
@@ -174,6 +179,9 @@ func (c *Cluster) Inflict(t testing.TB, s *Scene, f Fault, times Times, b Bounds
 	row.Seconds = row.Until.Seconds()
 	if share := float64(row.Failed) / float64(max(1, row.Operations)); share > f.AtMost {
 		row.Missed = append(row.Missed, fmt.Sprintf("%.2f %% of the operations failed; the target is %.2f %%", 100*share, 100*f.AtMost))
+	}
+	if internal > 0 {
+		row.Missed = append(row.Missed, fmt.Sprintf("%d operations were answered with 500, as if the program were wrong; what is away has to be named by 503", internal))
 	}
 	if f.Within > 0 && row.Until > f.Within {
 		row.Missed = append(row.Missed, fmt.Sprintf("an operation began %.1fs after the fault and failed; the target is %s", row.Seconds, f.Within))
