@@ -137,6 +137,7 @@ func newMembers(t *testing.T, count int, b *deploy.Balancer) []*member {
 			t.Fatal(err)
 		}
 		m.cfg = load(t, f.Config)
+		m.cfg.Listen.Drain = b.Drain
 		m.start()
 		t.Cleanup(func() {
 			m.stop()
@@ -207,6 +208,24 @@ func rollingRestart(t *testing.T, b deploy.Balancer) {
 	app := n.application(map[string]any{"grant_types": []string{"authorization_code", "refresh_token", "client_credentials", "http://auth0.com/oauth/grant-type/password-realm"}})
 	n.api(http.MethodPost, "resource-servers", map[string]any{"name": "api", "identifier": "https://api.example.com"})
 	n.api(http.MethodPost, "client-grants", map[string]any{"client_id": app.id, "audience": "https://api.example.com", "scope": []string{}})
+
+	// Every node has to have heard of the application: what a cache has may be seconds old.
+	_, first := n.user()
+	fresh := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, DisableKeepAlives: true, DialContext: loopback}}
+	eventually(t, "all nodes know the application", func() bool {
+		for range 4 * len(members) {
+			resp, err := fresh.PostForm(strings.TrimSuffix(n.issuer, "/")+"/oauth/token", url.Values{"grant_type": {"http://auth0.com/oauth/grant-type/password-realm"}, "realm": {database},
+				"client_id": {app.id}, "client_secret": {app.secret}, "username": {first}, "password": {userPassword}, "scope": {"openid"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				return false
+			}
+		}
+		return true
+	})
 
 	load, stopLoad := context.WithCancel(t.Context())
 	defer stopLoad()

@@ -71,7 +71,7 @@ type fault struct {
 }
 
 const (
-	killed   = 0.01 // of the operations may fail when one node is killed
+	killed   = 0.01 // of the operations may fail when one node is killed or stands still
 	anyShare = 1.0
 	moved    = 1.1 // times its tokens a limit may give out when its owner changes
 )
@@ -185,11 +185,11 @@ func faults() []fault {
 		}}, false},
 		fault{chaos.Fault{Name: "a node's clock jumps 10 minutes ahead, and back", AtMost: anyShare, Clock: true, Do: jump(10 * time.Minute)}, false},
 		fault{chaos.Fault{Name: "a node's clock jumps 10 minutes back, and returns", AtMost: anyShare, Clock: true, Do: jump(-10 * time.Minute)}, false},
-		fault{anyFault("a node stands still for 6 seconds", func(r *chaos.Run) {
+		fault{chaos.Fault{Name: "a node stands still for 6 seconds", AtMost: killed, Within: 3 * time.Second, Do: func(r *chaos.Run) {
 			resume := r.Nodes[2].Freeze()
 			r.Hold(6 * time.Second)
 			resume()
-		}), true},
+		}}, true},
 		fault{anyFault("a node has 3 % of a processor", func(r *chaos.Run) {
 			undo := chaos.Quota(r.T, r.Nodes[2].Pid(), 0.03)
 			r.Hold(8 * time.Second)
