@@ -110,6 +110,6 @@ func (n *Node) leaveRateLimits(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	if err := n.limits.service.Leave(ctx); err != nil {
-		n.logger.WarnContext(ctx, "the rate limits that this node counted could not all be handed over; others begin with a tenth of each", "error", err)
+		n.logger.WarnContext(ctx, "the rate limits that this node counted could not all be handed over; others begin with a small part of each", "error", err)
 	}
 }
