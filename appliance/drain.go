@@ -16,6 +16,9 @@ type drain struct {
 	stopping atomic.Bool // the process is about to end
 	asked    atomic.Bool // somebody wants the node left out
 	hurry    chan struct{}
+	// handOver gives away what other nodes need, while every listener is open; nil
+	// where there is nothing.
+	handOver func(context.Context)
 	cluster  func() bool // whether the control plane has drained this node; nil on a single node
 }
 

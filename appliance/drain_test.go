@@ -61,3 +61,30 @@ func TestWhoWasConnectedBeforeAStopIsAnswered(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestRowsAreOpenWhileANodeHandsOver: other nodes ask until they know who counts from
+// now on.
+func TestRowsAreOpenWhileANodeHandsOver(t *testing.T) {
+	l, err := listen(t.Context(), netcontract.RateLimit, "127.0.0.1", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newDrain()
+	var answered error
+	d.handOver = func(context.Context) {
+		var resp *http.Response
+		if resp, answered = http.Get("http://" + l.Addr().String()); answered == nil {
+			answered = resp.Body.Close()
+		}
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	handler := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	answered = context.Canceled // until it was asked
+	if err := serve(ctx, slog.New(slog.DiscardHandler), []surface{{name: "rate limits", listener: l, handler: handler}}, nil, d, 0); err != nil {
+		t.Fatal(err)
+	}
+	if answered != nil {
+		t.Errorf("while the node handed over, its row was closed: %v", answered)
+	}
+}

@@ -175,9 +175,10 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.OnReady != nil {
 		n.OnReady(ready)
 	}
+	n.drain.handOver = n.leaveRateLimits
 	err = serve(ctx, n.logger, surfaces, n.conns, n.drain, time.Duration(n.cfg.Listen.Drain)*time.Second)
 	n.logger.InfoContext(ctx, "the node stops")
-	n.leaveRateLimits(ctx)
+	n.limits.service.Close()
 	stopWork()
 	err = errors.Join(err, g.Wait())
 	if cause := context.Cause(ctx); err == nil && !errors.Is(cause, context.Canceled) {

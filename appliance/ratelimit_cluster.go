@@ -29,12 +29,19 @@ func (n *Node) rateLimitCluster() ratelimit.Cluster {
 		return nil
 	}
 	n.control.Listens(string(netcontract.RateLimit), n.rateLimitPort())
-	return counters{n.control}
+	return counters{n.control, time.Now()}
 }
 
 // counters are the nodes of a cluster that are active, answer, and listen on row
 // rate-limit.
-type counters struct{ control *control.Service }
+type counters struct {
+	control *control.Service
+	since   time.Time
+}
+
+// hearing is how long after its start a node takes those for present that it has not
+// heard of yet: else it would count alone, with full buckets, what they count too.
+const hearing = 3 * time.Second
 
 func (c counters) Self() string { return c.control.ID() }
 
@@ -43,7 +50,7 @@ func (c counters) Peers() []ratelimit.Peer {
 	for _, v := range c.control.Members() {
 		port := v.Ports[string(netcontract.RateLimit)]
 		host, _, err := net.SplitHostPort(v.Address)
-		if err != nil || port == 0 || v.State != control.Active || v.Network != control.Up {
+		if err != nil || port == 0 || v.State != control.Active || v.Network != control.Up && (v.Skew != nil || time.Since(c.since) > hearing) {
 			continue
 		}
 		out = append(out, ratelimit.Peer{ID: v.ID, Host: net.JoinHostPort(host, strconv.Itoa(port))})
@@ -96,12 +103,13 @@ func (n *Node) rateLimitSurface(ctx context.Context, certificate func(time.Time)
 	return surface{row: netcontract.RateLimit, name: "rate limits", listener: tls.NewListener(l, conf), handler: n.limits.service.Handler(access)}, nil
 }
 
-// leaveRateLimits gives what this node counts to the others, at a stop.
+// leaveRateLimits gives what this node counts to the others, at a stop. Row
+// rate-limit is still open: they go on asking until they know. Requests that still
+// come to this node are decided by them.
 func (n *Node) leaveRateLimits(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	if err := n.limits.service.Leave(ctx); err != nil {
-		n.logger.WarnContext(ctx, "the rate limits that this node counted could not all be handed over; others begin with a tenth of each", "error", err)
+		n.logger.WarnContext(ctx, "the rate limits that this node counted could not all be handed over; others begin with a small part of each", "error", err)
 	}
-	n.limits.service.Close()
 }

@@ -125,6 +125,9 @@ func serve(ctx context.Context, log *slog.Logger, surfaces []surface, conns map[
 		d.wait(failed, log, drainFor)
 	case <-failed.Done():
 	}
+	if d.handOver != nil {
+		d.handOver(ctx)
+	}
 	stopping.Store(true)
 	stop, done := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer done()

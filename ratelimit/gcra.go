@@ -102,10 +102,18 @@ func (c cell) full(now int64) time.Duration {
 	return time.Duration(max(0, c.tat-now))
 }
 
-// over is the cell that stands for a bucket of which all but a tenth is missing at
-// since: where somebody else may have counted.
+// fair is what a bucket keeps of which nobody knows what was counted: of a small one
+// so much that who has used nothing is not refused for long.
+const fair = 5
+
+// kept is how many tokens a bucket has left when nobody knows what was counted: a
+// tenth, but of less than 50 five, and of less than 10 the half, rounded up.
+func (l Limit) kept() int64 { return max(l.Size/10, min(fair, (l.Size+1)/2)) }
+
+// over is the cell that stands for a bucket of which all but the part that it keeps
+// is missing at since: where somebody else may have counted.
 func (l Limit) over(since int64) cell {
-	kept := l.Size / 10
+	kept := l.kept()
 	if l.step() == 0 {
 		return cell{l.Size - kept, 0, l.Size}
 	}

@@ -46,7 +46,10 @@ type history struct {
 	cut int64
 	// born is when this node began to count in a cluster: what it had counted before
 	// is lost. Below 0 nothing can be.
-	born  int64
+	born int64
+	// alone is the last view of those in which this node has seen nobody else since its
+	// start: it may have missed nodes that were there.
+	alone uint32
 	agree int64 // ns that the nodes may need until they see the same members
 }
 
@@ -108,6 +111,8 @@ func begin(self string, peers []Peer, now, agree int64) *history {
 	if len(others) > 0 {
 		h.views = append(h.views, newView(0, now-int64(maxFill), others))
 		h.born = now
+	} else {
+		h.alone = 1
 	}
 	h.views = append(h.views, newView(1, now, peers))
 	return h
@@ -131,7 +136,17 @@ func (h *history) next(peers []Peer, now int64) *history {
 	if slices.Equal(last.peers, peers) {
 		return h
 	}
-	out := &history{self: h.self, cut: h.cut, born: h.born, agree: h.agree, views: append(slices.Clone(h.views), newView(last.n+1, now, peers))}
+	out := &history{self: h.self, cut: h.cut, born: h.born, alone: h.alone, agree: h.agree, views: append(slices.Clone(h.views), newView(last.n+1, now, peers))}
+	if h.alone == last.n {
+		others := slices.DeleteFunc(slices.Clone(peers), func(p Peer) bool { return p.ID == h.self })
+		if len(others) == 0 {
+			out.alone = last.n + 1
+		} else {
+			// The others may have been there all the time, and have counted.
+			out.born = h.views[0].since
+			out.views = []view{newView(0, out.born-int64(maxFill), others), out.views[len(out.views)-1]}
+		}
+	}
 	if len(out.views) > maxViews {
 		out.views = slices.Clone(out.views[1:])
 		out.cut = out.views[0].since
@@ -143,8 +158,11 @@ func (h *history) next(peers []Peer, now int64) *history {
 type suspect struct {
 	Peer
 	until int64 // when it went, as far as this node knows
-	// second says that this node was next in rank all the time, and has the copies.
+	// second says that this node was next in rank, for long enough that the other knew
+	// it, and has the copies.
 	second bool
+	// copies says that the node can have copies at most.
+	copies bool
 }
 
 // suspects are the other nodes that owned a key since this node settled it (in the
@@ -163,7 +181,10 @@ func (h *history) suspects(key uint64, after uint32, fill, now int64) []suspect 
 			continue
 		}
 		if n := slices.IndexFunc(out, func(s suspect) bool { return s.ID == owner.ID }); n >= 0 {
-			out[n].second = out[n].second && second.ID == h.self
+			// What was counted before a view that has lasted was copied when it began.
+			if next := h.views[i+1].since; next > out[n].until-h.agree/6 {
+				out[n].second = out[n].second && second.ID == h.self
+			}
 			continue
 		}
 		until := h.until(owner.ID, now)
@@ -171,7 +192,7 @@ func (h *history) suspects(key uint64, after uint32, fill, now int64) []suspect 
 			until = min(until, h.views[i+1].since+h.agree)
 		}
 		if until >= now-fill {
-			out = append(out, suspect{owner, until, second.ID == h.self})
+			out = append(out, suspect{Peer: owner, until: until, second: second.ID == h.self})
 		}
 	}
 	return out

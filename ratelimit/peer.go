@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -109,6 +110,22 @@ func (s *Service) Close() {
 	}
 }
 
+func (n *network) heard(id string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for p, l := range n.lines {
+		if p.ID == id {
+			l.heard()
+		}
+	}
+}
+
+func (l *line) heard() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.until, l.pause = time.Time{}, 0
+}
+
 var errAway = errors.New("it did not answer a moment ago")
 
 func (n *network) call(ctx context.Context, p Peer, items []item) ([]verdict, error) {
@@ -181,6 +198,11 @@ func (l *line) fly() {
 			items[i] = q.item
 		}
 		verdicts, err := l.send(items)
+		if broken(err) {
+			// The connection, perhaps, and not the node. Where it was killed, a new one tells
+			// at once; what it has counted without saying so is lost.
+			verdicts, err = l.send(items)
+		}
 		l.judge(err)
 		for i, q := range load {
 			r := reply{at: q.at, err: err}
@@ -192,12 +214,17 @@ func (l *line) fly() {
 	}
 }
 
+// broken reports whether a connection has ended under a call, which took no time.
+func broken(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, net.ErrClosed)
+}
+
 // judge notes how a call went: who asks after a failure is told at once, until one
 // who asks later finds that the node is back.
 func (l *line) judge(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err == nil {
+	if err == nil || errors.Is(err, syscall.ECONNREFUSED) { // that costs no time
 		l.pause = 0
 		return
 	}

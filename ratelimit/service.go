@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -41,6 +42,9 @@ type Decision struct {
 // transport carries items to another node.
 type transport interface {
 	call(ctx context.Context, p Peer, items []item) ([]verdict, error)
+	// heard says that a node is there: it may be asked at once, even if it did not
+	// answer a moment ago.
+	heard(id string)
 }
 
 // Config of a Service.
@@ -78,7 +82,8 @@ type Service struct {
 	settling map[string]chan struct{}
 	byes     map[string]int64 // nodes that have given everything away, and when
 	refused  map[string]int64 // nodes whose port is closed, and since when
-	gone     chan struct{}    // says that there is a new one of either
+	gone     chan struct{}    // says that something about either is new
+	moved    chan struct{}    // says that there is a new view
 	left     atomic.Bool
 
 	counts counters
@@ -109,7 +114,7 @@ func New(cfg Config) (*Service, error) {
 		cfg.MaxKeys = 100_000
 	}
 	start := time.Now()
-	s := &Service{cfg: cfg, agree: int64(agreeTime), tables: map[string]*table{}, leases: newLeases(), settling: map[string]chan struct{}{}, byes: map[string]int64{}, refused: map[string]int64{}, gone: make(chan struct{}, 1),
+	s := &Service{cfg: cfg, agree: int64(agreeTime), tables: map[string]*table{}, leases: newLeases(), settling: map[string]chan struct{}{}, byes: map[string]int64{}, refused: map[string]int64{}, gone: make(chan struct{}, 1), moved: make(chan struct{}, 1),
 		mono: func() int64 { return int64(time.Since(start)) + int64(maxFill) }}
 	if cfg.Cluster != nil {
 		s.self = cfg.Cluster.Self()
@@ -144,11 +149,23 @@ func (s *Service) look() bool {
 	}
 	next := h.next(peers, now)
 	s.past.Store(next)
-	return next != h
+	if next == h {
+		return false
+	}
+	nudge(s.moved)
+	return true
+}
+
+// nudge wakes who waits on a channel of room for one.
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
 
 // copyAll gives the node that is next in rank by now the copies of all keys that
-// have them.
+// have them, and of those copies whose owner this node has become.
 func (s *Service) copyAll(ctx context.Context) {
 	h, rules := s.past.Load(), s.cfg.Rules()
 	if h == nil {
@@ -161,9 +178,14 @@ func (s *Service) copyAll(ctx context.Context) {
 			continue
 		}
 		now := s.mono()
-		for _, e := range t.list("", now, math.MaxInt) {
+		for _, e := range t.listAll("", now) {
 			if l := k.limitOf(e.key, s.cfg.Now); l.Unlimited || !s.durable(l) {
 				continue
+			}
+			if e.held == copied {
+				if owner, _ := h.now().ranked(hash(bucket, e.key)); owner.ID != s.self {
+					continue
+				}
 			}
 			if p := s.copyTo(h, bucket, e.key); p.ID != "" {
 				to[p.ID] = p
@@ -201,13 +223,11 @@ func (s *Service) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-views.C:
-			if s.look() {
-				s.copyAll(ctx)
-			}
+			s.look()
 		case <-s.gone:
-			if s.look() {
-				s.copyAll(ctx)
-			}
+			s.look()
+		case <-s.moved:
+			s.copyAll(ctx)
 		case <-sweep.C:
 			s.sweep()
 		}
@@ -368,9 +388,24 @@ func (s *Service) ask(ctx context.Context, r Request, i item) (Decision, error) 
 	return d, nil
 }
 
-// decide asks whoever counts the key: this node or another.
-func (s *Service) decide(ctx context.Context, k *kind, l Limit, i item) (verdict, error) {
+// decide asks whoever counts the key: this node or another. Where it turns out that
+// nobody is there who could answer, the next in rank counts.
+func (s *Service) decide(ctx context.Context, k *kind, l Limit, i item) (v verdict, err error) {
+	for range 3 {
+		if v, err = s.decideOnce(ctx, k, l, i); !errors.Is(err, syscall.ECONNREFUSED) {
+			return v, err
+		}
+		s.look()
+	}
+	return v, err
+}
+
+func (s *Service) decideOnce(ctx context.Context, k *kind, l Limit, i item) (verdict, error) {
 	h := s.past.Load()
+	if h == nil && s.cfg.Cluster != nil { // before Run
+		s.look()
+		h = s.past.Load()
+	}
 	if h == nil {
 		return s.serve(ctx, k, l, i)
 	}
@@ -429,9 +464,26 @@ func (s *Service) went(how map[string]int64, id string) {
 		clear(how)
 	}
 	how[id] = s.mono()
-	select {
-	case s.gone <- struct{}{}:
-	default:
+	nudge(s.gone)
+}
+
+// heard notes that a node counts, because it does what only those do: one that has
+// started again is asked from now on, so that the nodes agree who counts. Its goodbye
+// may be younger than a question that it has asked before.
+func (s *Service) heard(id string) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	_, was := s.refused[id]
+	delete(s.refused, id)
+	if at, ok := s.byes[id]; ok && s.mono()-at > int64(2*CallTimeout) {
+		was = true
+		delete(s.byes, id)
+	}
+	if was {
+		nudge(s.gone)
+	}
+	if s.wire != nil {
+		s.wire.heard(id)
 	}
 }
 
@@ -459,7 +511,18 @@ func (s *Service) fallback(k *kind, l Limit, i item) verdict {
 // serve counts on this node, once it has made sure that no other does.
 func (s *Service) serve(ctx context.Context, k *kind, l Limit, i item) (verdict, error) {
 	t := s.table(k.Name)
-	for range 3 {
+	var failed error
+	tookOver := false
+	for n := range 4 {
+		if n > 0 && errors.Is(failed, errBusy) {
+			// Two nodes take the key over at the same time: each has let go, and one of them
+			// comes back first.
+			select {
+			case <-ctx.Done():
+				return verdict{}, ctx.Err()
+			case <-time.After(time.Duration(1+rand.IntN(10*n)) * time.Millisecond): // #nosec G404 -- a pause
+			}
+		}
 		h := s.past.Load()
 		var v verdict
 		settled := false
@@ -473,17 +536,26 @@ func (s *Service) serve(ctx context.Context, k *kind, l Limit, i item) (verdict,
 			return e, h != nil || e.full(now) != 0
 		})
 		if settled {
-			if h != nil && v.result == yes && (i.op == opTake || i.op == opWait) && s.durable(l) {
+			// What was taken over is copied even where it is used up: the copy that it came
+			// from is this node's alone.
+			if h != nil && (tookOver || v.result == yes && (i.op == opTake || i.op == opWait)) && s.durable(l) {
 				s.copy(ctx, h, t, l, i)
 			}
 			return v, nil
 		}
-		if err := s.settle(ctx, h, t, k, l, i); err != nil {
-			return verdict{}, err
+		failed = s.settle(ctx, h, t, k, l, i)
+		tookOver = tookOver || failed == nil
+		if failed != nil && !errors.Is(failed, errBusy) {
+			return verdict{}, failed
 		}
+	}
+	if failed != nil {
+		return verdict{}, failed
 	}
 	return verdict{}, errors.New("the key changes its owner over and over")
 }
+
+var errBusy = errors.New("two nodes take the key over at the same time")
 
 // isSettled reports whether this node has the right to count a key, and notes it.
 func (s *Service) isSettled(h *history, e *entry, ok bool, i item, l Limit, now int64) bool {
@@ -494,7 +566,7 @@ func (s *Service) isSettled(h *history, e *entry, ok bool, i item, l Limit, now 
 	if ok && e.held == mine && e.view == last.n {
 		return true
 	}
-	if ok && e.held != mine {
+	if ok && (e.held != mine || e.view <= h.alone && last.n > h.alone) {
 		return false
 	}
 	key, fill := hash(i.bucket, i.key), fillOf(l)
@@ -611,9 +683,15 @@ func (s *Service) settle(ctx context.Context, h *history, t *table, k *kind, l L
 		if err != nil {
 			// As it was, but for a copy that came meanwhile.
 			if !had {
-				return e, false
+				e.held = copied
+				return e, e.size > 0
 			}
+			before.cell = e.cell
 			return before, true
+		}
+		if e.size > 0 { // a copy may have come meanwhile
+			now := s.mono()
+			after.cell = later(after.fit(l, now), e.fit(l, now))
 		}
 		after.held, after.view, after.to = mine, h.now().n, ""
 		return after, true
@@ -622,12 +700,12 @@ func (s *Service) settle(ctx context.Context, h *history, t *table, k *kind, l L
 }
 
 // gather asks the nodes that may have counted a key, and says what is missing in its
-// bucket as far as anybody knows. What nobody knows counts as taken, but for a tenth
-// of the bucket: so a change of the owner lets at most that tenth through twice.
+// bucket as far as anybody knows. What nobody knows counts as taken, but for the part
+// that a bucket keeps: so a change of the owner lets at most that through twice.
 func (s *Service) gather(ctx context.Context, h *history, e entry, had bool, l Limit, i item) (entry, error) {
 	now, fill := s.mono(), fillOf(l)
 	after := e.view
-	if !had || e.held == copied {
+	if !had || e.held == copied || e.view <= h.alone && h.now().n > h.alone {
 		after = 0
 	}
 	asked := h.suspects(hash(i.bucket, i.key), after, fill, now)
@@ -643,7 +721,10 @@ func (s *Service) gather(ctx context.Context, h *history, e entry, had bool, l L
 	durable, copies := s.durable(l), had && e.held == copied
 	if durable { // copies may be anywhere, as the ranks have changed meanwhile
 		for _, p := range h.now().peers {
-			asked = s.alsoAsk(h, asked, p.ID, now)
+			if more := s.alsoAsk(h, asked, p.ID, now); len(more) > len(asked) {
+				more[len(asked)].copies = true
+				asked = more
+			}
 		}
 	}
 	if h.blind(after, fill, now) {
@@ -652,6 +733,7 @@ func (s *Service) gather(ctx context.Context, h *history, e entry, had bool, l L
 	if (!had || copies) && !durable && h.born >= 0 && h.born > now-fill {
 		heed(h.born)
 	}
+	silent := map[string]bool{}
 	for n := 0; n < len(asked); n++ { // grows on the way
 		p := asked[n]
 		all, err := s.call(ctx, p.Peer, []item{{op: opPull, bucket: i.bucket, key: i.key, limit: i.limit}})
@@ -660,15 +742,24 @@ func (s *Service) gather(ctx context.Context, h *history, e entry, had bool, l L
 		case ctx.Err() != nil:
 			return e, ctx.Err()
 		case err == nil && all[0].result == busy:
-			return e, errors.New("two nodes take the key over at the same time")
+			return e, errBusy
 		case err == nil && (all[0].result == yes || all[0].result == none):
 			if all[0].result == yes {
 				known = later(known.fit(l, now), all[0].cell.cell(now).fit(l, now))
 			}
 			if to := all[0].to; to != "" && to != s.self && n < 4 {
 				asked = s.alsoAsk(h, asked, to, now)
+				if at := slices.IndexFunc(asked, func(a suspect) bool { return a.ID == to && a.copies }); at >= 0 {
+					asked[at].copies = false // it counts
+					if silent[to] {
+						heed(now)
+					}
+				}
 			}
 		case s.saidBye(p.ID, p.until):
+		case p.copies:
+			silent[p.ID] = true
+			// It may have a copy, and has not counted: who has is asked too.
 		case durable && p.second:
 			// This node has the copies of what that one has counted.
 		case p.until < now:
@@ -729,6 +820,9 @@ func (s *Service) handle(ctx context.Context, from string, items []item) []verdi
 				out[n] = s.serveOther(ctx, k, l, i)
 			}
 		default:
+			if i.op == opPull || i.op == opCopy {
+				s.heard(from)
+			}
 			out[n] = s.handleMove(from, i)
 		}
 	}

@@ -2,6 +2,7 @@ package ratelimit
 
 import (
 	"hash/maphash"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -149,20 +150,10 @@ type named struct {
 	entry
 }
 
-// list returns the entries whose keys begin with a prefix, those with the most
-// missing first, at most n.
+// list returns the entries that this node counts and whose keys begin with a prefix,
+// those with the most missing first, at most n.
 func (t *table) list(prefix string, now int64, n int) []named {
-	var all []named
-	for i := range t.shards {
-		s := &t.shards[i]
-		s.mu.Lock()
-		for k, e := range s.cells {
-			if strings.HasPrefix(k, prefix) && e.held == mine && !e.spent(now) {
-				all = append(all, named{k, e})
-			}
-		}
-		s.mu.Unlock()
-	}
+	all := slices.DeleteFunc(t.listAll(prefix, now), func(e named) bool { return e.held != mine })
 	sort.Slice(all, func(i, j int) bool {
 		if a, b := all[i].lack(now), all[j].lack(now); a != b {
 			return a > b
@@ -170,4 +161,20 @@ func (t *table) list(prefix string, now int64, n int) []named {
 		return all[i].key < all[j].key
 	})
 	return all[:min(n, len(all))]
+}
+
+// listAll returns what this node counts and the copies that it keeps, in no order.
+func (t *table) listAll(prefix string, now int64) []named {
+	var all []named
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.Lock()
+		for k, e := range s.cells {
+			if strings.HasPrefix(k, prefix) && (e.held == mine || e.held == copied) && !e.spent(now) {
+				all = append(all, named{k, e})
+			}
+		}
+		s.mu.Unlock()
+	}
+	return all
 }
