@@ -194,14 +194,9 @@ func (c *Config) grant(env []string) (control.Grant, error) {
 	g := control.Grant{Settings: map[string]string{}, Files: map[string]string{}}
 	shared := *c
 	shared.PublicPort = c.Hosts().Port // whatever port the new host listens on
-	for key, value := range config.Changed(&shared, &base) {
-		if !ofHost(key) {
-			g.Settings[key] = value
-		}
-	}
 	g.Settings["root_tenant"], g.Settings["database.dsn"] = c.RootTenant, c.dsn()
 	for key, value := range config.Changed(&shared, &base) {
-		if strings.HasPrefix(key, "database.") {
+		if !ofHost(key) || strings.HasPrefix(key, "database.") {
 			g.Settings[key] = value
 		}
 	}

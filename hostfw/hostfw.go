@@ -62,18 +62,28 @@ func (d Drop) Concerns(protocol string, port int) bool {
 // CAP_NET_ADMIN.
 var ErrNotAllowed = errors.New("the firewall cannot be read without CAP_NET_ADMIN")
 
-// Read reads the firewall of this network namespace.
-func Read() (*Firewall, error) {
+// open lists the chains of this network namespace. The error is ErrNotAllowed
+// without CAP_NET_ADMIN.
+func open() (*nftables.Conn, []*nftables.Chain, error) {
 	conn, err := nftables.New()
 	if err != nil {
-		return nil, fmt.Errorf("read the firewall: %w", err)
+		return nil, nil, fmt.Errorf("read the firewall: %w", err)
 	}
 	chains, err := conn.ListChains()
 	if errors.Is(err, os.ErrPermission) {
-		return nil, ErrNotAllowed
+		return nil, nil, ErrNotAllowed
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the firewall: %w", err)
+		return nil, nil, fmt.Errorf("read the firewall: %w", err)
+	}
+	return conn, chains, nil
+}
+
+// Read reads the firewall of this network namespace.
+func Read() (*Firewall, error) {
+	conn, chains, err := open()
+	if err != nil {
+		return nil, err
 	}
 	f := &Firewall{Kind: "none"}
 	hooks := reach(conn, chains)

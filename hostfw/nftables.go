@@ -3,11 +3,9 @@ package hostfw
 import (
 	stdbytes "bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"regexp"
 	"strings"
 
@@ -25,16 +23,9 @@ var inside = regexp.MustCompile(`^(docker[0-9]*|br-[0-9a-f]{12}|virbr[0-9].*|cni
 // Load reads all rules of this network namespace. The error is ErrNotAllowed
 // without CAP_NET_ADMIN.
 func Load() (*Ruleset, error) {
-	conn, err := nftables.New()
+	conn, chains, err := open()
 	if err != nil {
-		return nil, fmt.Errorf("read the firewall: %w", err)
-	}
-	chains, err := conn.ListChains()
-	if errors.Is(err, os.ErrPermission) {
-		return nil, ErrNotAllowed
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read the firewall: %w", err)
+		return nil, err
 	}
 	s := &Ruleset{Kind: "none", chains: map[string]*chain{}}
 	if s.hosts, err = interfaces(); err != nil {
