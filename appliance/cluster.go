@@ -260,7 +260,7 @@ func (n *Node) buildControl() error {
 	}
 	var err error
 	n.control, err = control.New(n.cfg.Data, control.Deps{
-		Docs: n.store, Missed: n.store.Changes, Caches: n.cache, Logger: n.logger, Version: n.opts.Version, Settings: n.settings, Now: n.opts.Now,
+		Docs: n.store, Missed: n.store.Changes, Caches: n.cache, Database: n.reachDatabase, Logger: n.logger, Version: n.opts.Version, Settings: n.settings, Now: n.opts.Now,
 		Dial: func(ctx context.Context, address string) (net.Conn, error) {
 			host, _, err := net.SplitHostPort(address)
 			if err != nil {
@@ -366,6 +366,29 @@ func (n *Node) clusterCheck() health.Check {
 		}
 		return health.Result{OK: true, Value: float64(up), Threshold: float64(len(all)), Unit: "nodes up", Message: fmt.Sprintf("%d of %d nodes answer on row control", up, len(all))}
 	}}
+}
+
+// reachDatabase asks the database for something, and returns for how long it has been
+// there.
+func (n *Node) reachDatabase(ctx context.Context) (time.Duration, error) {
+	if err := n.store.Ping(ctx); err != nil {
+		return 0, err
+	}
+	return n.store.Reached(), nil
+}
+
+// bearsDatabase reports whether the node goes on taking requests, though its database
+// has not answered for a time: they wait for a primary that takes its place, as long
+// as requests wait for one. Where another node reaches the database it is this one
+// that is cut off, and requests are better off there.
+func (n *Node) bearsDatabase(ctx context.Context, failing time.Duration) bool {
+	if n.cfg.sqlite() || failing >= n.cfg.Database.FailoverTimeout {
+		return false
+	}
+	if back := n.store.Reached(); back > 0 && back < failing {
+		return true // the check is of before
+	}
+	return n.control == nil || !n.control.DatabaseElsewhere(ctx, failing)
 }
 
 // otherNodes are the hosts of the other nodes, for the health check network.

@@ -589,7 +589,7 @@ func (n *Node) buildHealth() error {
 		health.Network(n.otherNodes, health.Ping, n.networkProblem, n.enforce.Note, n.firewall.Note, n.addresses.Note),
 		health.Internet(func() string { return "" }, func(context.Context, string) error { return nil }),
 		health.Email(smtp, func(ctx context.Context, _ string) error { return n.smtp.Check(ctx) }),
-		health.DB(n.store.Ping),
+		health.DB(n.store.Ping, n.bearsDatabase),
 		health.ReplicaSet(n.replicaSet),
 	}
 	if n.control != nil {

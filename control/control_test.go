@@ -1,12 +1,17 @@
 package control
 
 import (
+	"context"
 	"crypto/x509"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/portcullis-id/portcullis/problem"
+	"github.com/portcullis-id/portcullis/web"
 )
 
 func newTestAuthority(t testing.TB, now time.Time) *Authority {
@@ -211,5 +216,53 @@ func TestSights(t *testing.T) {
 		if got := sightOf(silence); got != want {
 			t.Errorf("silent for %v: got %s, want %s", silence, got, want)
 		}
+	}
+}
+
+func TestDatabaseElsewhere(t *testing.T) {
+	const away = 0
+	for name, tt := range map[string]struct {
+		others  []time.Duration // for how long each other node has had the database
+		state   State
+		failing time.Duration
+		want    bool
+	}{
+		"nobody else":              {failing: time.Second},
+		"away for all":             {others: []time.Duration{away, away}, state: Active, failing: time.Second},
+		"and noticed just now":     {others: []time.Duration{away, away}, state: Active},
+		"one has had it all along": {others: []time.Duration{away, time.Hour}, state: Active, want: true},
+		"one has it again":         {others: []time.Duration{300 * time.Millisecond}, state: Active, failing: 5 * time.Second},
+		"one has it for a second":  {others: []time.Duration{1200 * time.Millisecond}, state: Active, failing: 5 * time.Second, want: true},
+		"who drains takes nothing": {others: []time.Duration{time.Hour}, state: Draining, failing: time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := &Service{peers: map[string]*peer{}}
+			for i, there := range tt.others {
+				other := &Service{Deps: Deps{Database: func(context.Context) (time.Duration, error) {
+					if there == away {
+						return 0, problem.New(problem.Unavailable, "database_unavailable", "the database is away")
+					}
+					return there, nil
+				}}}
+				srv := httptest.NewTLSServer(web.Handle(func(w http.ResponseWriter, r *http.Request) error { return other.serveDatabase(w, r, nil) },
+					func(w http.ResponseWriter, _ *http.Request, e *problem.Error) { w.WriteHeader(e.HTTPStatus()) }))
+				defer srv.Close()
+				id := fmt.Sprintf("node_%016d", i)
+				s.members = append(s.members, Member{ID: id, State: tt.state})
+				s.peers[id] = &peer{id: id, address: srv.Listener.Addr().String(), http: srv.Client()}
+			}
+			if got := s.DatabaseElsewhere(t.Context(), tt.failing); got != tt.want {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
+// Anybody can make a node ask the others, and must not make it ask them without
+// end.
+func TestDatabaseElsewhereIsRemembered(t *testing.T) {
+	s := &Service{elsewhere: elsewhere{asked: time.Now().Add(time.Hour), most: time.Hour}}
+	if !s.DatabaseElsewhere(t.Context(), time.Second) {
+		t.Error("the last answer was not used")
 	}
 }

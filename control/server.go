@@ -92,6 +92,7 @@ func (s *Service) Handler() http.Handler {
 	mux.Handle("GET /v1/status", member(func(w http.ResponseWriter, _ *http.Request, _ *Member) error {
 		return web.JSON(w, http.StatusOK, Status{ID: s.ID(), Time: s.Now().UTC()})
 	}))
+	mux.Handle("GET /v1/database", member(s.serveDatabase))
 	mux.Handle("POST /v1/invalidations", member(s.serveInvalidations))
 	mux.Handle("POST /v1/join", web.Handle(s.serveJoin, render))
 	return mux

@@ -43,11 +43,14 @@ type Grant struct {
 type Deps struct {
 	Docs tenant.Docs
 	// Missed reads what was written since, over all tenants, at most limit.
-	Missed  func(ctx context.Context, since time.Time, limit int) ([]tenant.Invalidation, error)
-	Caches  Caches
-	Dial    Dial // to other nodes on row control
-	Logger  *slog.Logger
-	Version string
+	Missed func(ctx context.Context, since time.Time, limit int) ([]tenant.Invalidation, error)
+	Caches Caches
+	// Database asks the database for something, and does not wait for one that is away.
+	// It returns for how long the database has been there.
+	Database func(ctx context.Context) (time.Duration, error)
+	Dial     Dial // to other nodes on row control
+	Logger   *slog.Logger
+	Version  string
 	// Grant makes what a new node is given.
 	Grant func(ctx context.Context) (Grant, error)
 	// Settings is the version of the cluster's settings that this process was started
@@ -76,6 +79,8 @@ type Service struct {
 	peers   map[string]*peer
 	state   State
 	pushed  pushCounts
+
+	elsewhere elsewhere
 }
 
 // heard is when something new came of a member, by this node's own clock.

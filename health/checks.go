@@ -103,9 +103,16 @@ func Email(server func() string, connect func(ctx context.Context, address strin
 	}}
 }
 
-// DB fails when a query of the database does. It is core.
-func DB(query func(ctx context.Context) error) Check {
-	return Check{Name: NameDB, Core: true, Run: func(ctx context.Context) Result {
+// dbWithin bounds the query of DB: it is over before who asks whether the node is
+// ready would have to wait for it.
+const dbWithin = stillCounts - cacheFor
+
+// DB fails when a query of the database does, or takes longer than two seconds. It
+// is core; see Check.Tolerates.
+func DB(query func(ctx context.Context) error, tolerates func(ctx context.Context, failing time.Duration) bool) Check {
+	return Check{Name: NameDB, Core: true, Tolerates: tolerates, Run: func(ctx context.Context) Result {
+		ctx, cancel := context.WithTimeout(ctx, dbWithin)
+		defer cancel()
 		return explain(query(ctx), "the database answers", "the database does not answer")
 	}}
 }

@@ -60,6 +60,9 @@ type Check struct {
 	// Core marks what a node cannot serve logins without. A failure makes the node
 	// not ready, so that a load balancer leaves it out.
 	Core bool
+	// Tolerates, where it is not nil, reports whether a node is ready all the same while
+	// a failure of this core check has lasted for a time.
+	Tolerates func(ctx context.Context, failing time.Duration) bool
 }
 
 // Report is the outcome of a check, with its history.
@@ -155,7 +158,8 @@ const (
 )
 
 // Ready answers whether the node can serve, and with which core checks it
-// cannot. A slow check counts for three seconds as it was found last.
+// cannot. A slow check counts for three seconds as it was found last, and a failure
+// not as long as the check tolerates it.
 func (s *Service) Ready(ctx context.Context) (bad []Report) {
 	var core []*runner
 	for _, r := range s.checks {
@@ -163,8 +167,9 @@ func (s *Service) Ready(ctx context.Context) (bad []Report) {
 			core = append(core, r)
 		}
 	}
-	for _, r := range reports(ctx, core, (*runner).soon) {
-		if !r.OK {
+	for i, r := range reports(ctx, core, (*runner).soon) {
+		tolerates := core[i].check.Tolerates
+		if !r.OK && (tolerates == nil || !tolerates(ctx, s.now().Sub(r.Since))) {
 			bad = append(bad, r)
 		}
 	}

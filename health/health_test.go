@@ -29,6 +29,13 @@ func bad(name string, core bool) health.Check {
 	}}
 }
 
+// tolerated is a core check that fails, and whether the node bears it for a minute.
+func tolerated(name string, bears bool) health.Check {
+	c := bad(name, true)
+	c.Tolerates = func(_ context.Context, failing time.Duration) bool { return bears && failing < time.Minute }
+	return c
+}
+
 func service(t *testing.T, cfg health.Config, checks ...health.Check) *health.Service {
 	t.Helper()
 	s, err := health.New(cfg, checks...)
@@ -62,6 +69,7 @@ func TestHTTP(t *testing.T) {
 	all := service(t, health.Config{Key: key, Rate: 1000}, fine("db"), bad("disk", false))
 	core := service(t, health.Config{Key: key, Rate: 1000}, bad("services", true), bad("db", true), bad("disk", false))
 	noKey := service(t, health.Config{}, fine("db"))
+	bears := service(t, health.Config{Key: key}, tolerated("db", true), tolerated("services", false))
 	drains := service(t, health.Config{Key: key, Draining: func() bool { return true }}, fine("db"))
 	mounted := http.NewServeMux()
 	mounted.Handle("/health/", http.StripPrefix("/health", all.StatusHandler()))
@@ -107,6 +115,8 @@ func TestHTTP(t *testing.T) {
 		{"a node that drains is not ready", drains.Handler(nil), "GET", "/readyz", "", "", 503, "draining"},
 		{"a node that drains, for load balancers", drains.TestAllHandler(), "GET", "/testall", "", "", 404, "draining"},
 		{"a node that drains is alive", drains.Handler(nil), "GET", "/livez", "", "", 200, "OK"},
+		{"ready all the same with a failure that is tolerated", bears.TestAllHandler(), "GET", "/testall", "", "", 503, "services"},
+		{"which is a failure for who looks", bears.Handler(nil), "GET", "/status/db", health.User, key, 520, ""},
 		{"self-test, another method", all.TestAllHandler(), "POST", "/testall", "", "", 405, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -387,8 +397,8 @@ func TestChecks(t *testing.T) {
 		{"no mail server", email("", down), "email", true, "no mail server"},
 		{"the mail server answers", email("mail.test:587", nil), "email", true, "answers"},
 		{"the mail server is silent", email("mail.test:587", down), "email", false, "connection refused"},
-		{"the database answers", health.DB(err(nil)), "db", true, "answers"},
-		{"the database is silent", health.DB(err(down)), "db", false, "connection refused"},
+		{"the database answers", health.DB(err(nil), nil), "db", true, "answers"},
+		{"the database is silent", health.DB(err(down), nil), "db", false, "connection refused"},
 		{"an embedded database", members(nil, nil), "replicaset", true, "no further members"},
 		{"all members up", members(map[string]error{"a": nil, "b": nil}, nil), "replicaset", true, "2 members"},
 		{"a member down", members(map[string]error{"a": nil, "b": down}, nil), "replicaset", false, "b: connection refused"},
@@ -458,4 +468,18 @@ func TestReadyDoesNotWaitForASlowCheck(t *testing.T) {
 		time.Sleep(time.Second)
 		synctest.Wait()
 	})
+}
+
+func TestToleranceEnds(t *testing.T) {
+	now := time.Now()
+	s := service(t, health.Config{Now: func() time.Time { return now }}, tolerated("db", true))
+	for _, tt := range []struct {
+		after time.Duration
+		ready bool
+	}{{0, true}, {59 * time.Second, true}, {2 * time.Second, false}} {
+		now = now.Add(tt.after)
+		if bad := s.Ready(t.Context()); (len(bad) == 0) != tt.ready {
+			t.Errorf("%v later: %d checks fail, want ready %v", tt.after, len(bad), tt.ready)
+		}
+	}
 }

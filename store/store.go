@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -145,6 +146,15 @@ func (s *Store) Outages() int64 {
 		return n
 	}
 	return 0
+}
+
+// Reached returns for how long the database has been there without an outage that
+// this process noticed; 0 while it is away. A file is always there.
+func (s *Store) Reached() time.Duration {
+	if pg, ok := s.engine.(*postgres.DB); ok {
+		return pg.Reached()
+	}
+	return math.MaxInt64
 }
 
 // Resolved counts the commits whose lost answer was looked up.

@@ -71,7 +71,7 @@ type fault struct {
 }
 
 const (
-	killed   = 0.01 // of the operations may fail when one node is killed or stands still
+	killed   = 0.01 // of the operations may fail when one node, or the database's primary, is killed or stands still
 	anyShare = 1.0
 	moved    = 1.1 // times its tokens a limit may give out when its owner changes
 )
@@ -110,8 +110,8 @@ func faults() []fault {
 			r.Hold(2 * time.Second)
 			r.Remove()
 		}}, false},
-		fault{chaos.Fault{Name: "kill -9 of the database's primary", AtMost: anyShare, Within: 30 * time.Second, Do: failover}, true},
-		fault{chaos.Fault{Name: "failback: the database is handed over in order", AtMost: anyShare, Within: 30 * time.Second, Do: func(r *chaos.Run) {
+		fault{chaos.Fault{Name: "kill -9 of the database's primary", AtMost: killed, Within: 30 * time.Second, Do: failover}, true},
+		fault{chaos.Fault{Name: "failback: the database is handed over in order", AtMost: killed, Within: 30 * time.Second, Do: func(r *chaos.Run) {
 			r.Database.Switchover()
 			r.Hold(2 * time.Second)
 			r.Database.Repair()
@@ -126,11 +126,11 @@ func faults() []fault {
 			plug()
 			r.Database.Repair()
 		}}, false},
-		fault{anyFault("the database's primary stands still for 5 seconds", func(r *chaos.Run) {
+		fault{chaos.Fault{Name: "the database's primary stands still for 5 seconds", AtMost: killed, Do: func(r *chaos.Run) {
 			resume := r.Database.Primary().Pause()
 			r.Hold(5 * time.Second)
 			resume()
-		}), false},
+		}}, false},
 		fault{chaos.Fault{Name: "rolling restart", AtMost: 0, Do: func(r *chaos.Run) {
 			for _, n := range r.Nodes {
 				n.Stop()

@@ -21,6 +21,7 @@ const findEvery = 200 * time.Millisecond
 type outage struct {
 	mu     sync.Mutex
 	since  time.Time // zero: there is a database
+	over   time.Time // when the one before ended; zero: there was none
 	back   chan struct{}
 	cause  error
 	count  int64 // outages so far
@@ -59,7 +60,7 @@ func (db *DB) find() {
 			if err == nil {
 				db.cfg.Logger.Info("the database is back", "database", db.where, "after", time.Since(o.since).Round(time.Millisecond).String())
 			}
-			o.since = time.Time{}
+			o.since, o.over = time.Time{}, time.Now()
 			close(o.back)
 			o.mu.Unlock()
 			return
@@ -121,6 +122,17 @@ func (db *DB) Outages() (count int64, since time.Time) {
 	db.outage.mu.Lock()
 	defer db.outage.mu.Unlock()
 	return db.outage.count, db.outage.since
+}
+
+// Reached returns for how long the database has been there without an outage that
+// this process noticed; 0 while it is away.
+func (db *DB) Reached() time.Duration {
+	db.outage.mu.Lock()
+	defer db.outage.mu.Unlock()
+	if !db.outage.since.IsZero() {
+		return 0
+	}
+	return time.Since(db.outage.over)
 }
 
 // code is PostgreSQL's code of an error, or "".
