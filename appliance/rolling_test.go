@@ -198,6 +198,21 @@ func rollingRestart(t *testing.T, b deploy.Balancer) {
 		}
 	}
 
+	// A node that has joined a moment ago hears of changes by the database, a second late,
+	// until the others know it.
+	eventually(t, "the nodes see each other", func() bool {
+		for _, m := range members {
+			all, err := client.NewLocal(m.cfg.Data).Cluster(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if slices.ContainsFunc(all.Nodes, func(v client.ClusterNode) bool { return !v.Self && v.Network != "up" }) || len(all.Nodes) < len(members) {
+				return false
+			}
+		}
+		return true
+	})
+
 	// The set-up goes through the balancer too.
 	n := &node{t: t, issuer: fmt.Sprintf("https://localhost:%d/", b.PublicHTTPS), roots: roots, local: client.NewLocal(members[0].cfg.Data)}
 	tok, err := n.local.Token(t.Context(), client.TokenRequest{Tenant: "main"})
