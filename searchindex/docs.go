@@ -105,6 +105,11 @@ func (t *noticeTx) Insert(k tenant.Kind, id string, doc []byte) error {
 	return t.Tx.Insert(k, id, doc)
 }
 
+func (t *noticeTx) InsertMissing(k tenant.Kind, docs []tenant.NewDoc) error {
+	t.note(k)
+	return t.Tx.InsertMissing(k, docs)
+}
+
 func (t *noticeTx) Replace(k tenant.Kind, rec tenant.Record) error {
 	t.note(k)
 	return t.Tx.Replace(k, rec)

@@ -202,6 +202,11 @@ func (t *touchTx) Insert(k Kind, id string, doc []byte) error {
 	return t.Tx.Insert(k, id, doc)
 }
 
+func (t *touchTx) InsertMissing(k Kind, docs []NewDoc) error {
+	t.touched[k] = true
+	return t.Tx.InsertMissing(k, docs)
+}
+
 func (t *touchTx) Replace(k Kind, rec Record) error {
 	t.touched[k] = true
 	return t.Tx.Replace(k, rec)

@@ -112,6 +112,12 @@ type Docs interface {
 	Write(ctx context.Context, tenant string, fn func(tx Tx) error) error
 }
 
+// NewDoc is a document to be added.
+type NewDoc struct {
+	ID  string
+	Doc []byte
+}
+
 // Tx is a transaction on the documents of one tenant. It sees its own writes.
 type Tx interface {
 	Get(k Kind, id string) (Record, error)
@@ -120,6 +126,9 @@ type Tx interface {
 	// set is taken. The error's Subject is the name of the first column of the set,
 	// or "id".
 	Insert(k Kind, id string, doc []byte) error
+	// InsertMissing adds many documents of a kind, and passes over those whose id or
+	// unique set is taken. It asks the engine a few times and not once for each.
+	InsertMissing(k Kind, docs []NewDoc) error
 	// Replace overwrites the document if it still has rec.Version, and fails with
 	// problem.Conflict (Subject "version") or problem.NotFound otherwise.
 	Replace(k Kind, rec Record) error

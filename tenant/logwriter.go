@@ -4,12 +4,11 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"sync"
 	"time"
-
-	"github.com/portcullis-id/portcullis/problem"
 )
 
 // maxPending bounds the events that wait while the store does not take them: 64
@@ -182,15 +181,18 @@ func (w *LogWriter) write(ctx context.Context, batch []pendingEvent) (back []pen
 		byTenant[p.tenant] = append(byTenant[p.tenant], p.event)
 	}
 	for t, events := range byTenant {
-		err := w.docs.Write(ctx, t, func(tx Tx) error {
-			for _, e := range events {
-				// An event is there already when an earlier commit's answer was lost.
-				if err := Add(tx, KindLog, e.ID, e); err != nil && !problem.Is(err, problem.Conflict) {
-					return err
-				}
+		docs := make([]NewDoc, len(events))
+		var err error
+		for i, e := range events {
+			docs[i].ID = e.ID
+			if docs[i].Doc, err = json.Marshal(e); err != nil {
+				break
 			}
-			return nil
-		})
+		}
+		if err == nil {
+			// An event is there already when an earlier commit's answer was lost.
+			err = w.docs.Write(ctx, t, func(tx Tx) error { return tx.InsertMissing(KindLog, docs) })
+		}
 		if err != nil {
 			failed = err
 			for _, e := range events {

@@ -64,29 +64,54 @@ type kind struct {
 	columns                      map[string]tenant.Column
 	schema                       search.Schema
 	get, insert, replace, delete string
+	inserts                      [len(lots)]string
 }
+
+// lots are the numbers of documents that one statement adds, the largest first. They
+// are few, as each connection keeps each statement that it has prepared.
+var lots = [...]int{64, 8, 1}
 
 // New prepares the statements.
 func New(d Dialect, collections []tenant.Collection) *SQL {
 	s := &SQL{d: d, kinds: map[tenant.Kind]*kind{}}
 	for _, c := range collections {
 		k := &kind{Collection: c, columns: map[string]tenant.Column{}, schema: c.Schema()}
-		names, params, sets := []string{"tenant", "id", "version", "doc"}, []string{d.Placeholder(1), d.Placeholder(2), "1", d.DocParam(d.Placeholder(3))}, []string{"version = version + 1", "doc = " + d.DocParam(d.Placeholder(1))}
+		names, sets := []string{"tenant", "id", "version", "doc"}, []string{"version = version + 1", "doc = " + d.DocParam(d.Placeholder(1))}
 		for i, col := range c.Columns {
 			k.columns[col.Name] = col
 			names = append(names, quote(col.Name))
-			params = append(params, d.Placeholder(4+i))
 			sets = append(sets, quote(col.Name)+" = "+d.Placeholder(2+i))
 		}
 		n := len(c.Columns)
 		t := quote(string(c.Kind))
 		k.get = fmt.Sprintf("SELECT version, %s FROM %s WHERE tenant = %s AND id = %s", d.Doc(), t, d.Placeholder(1), d.Placeholder(2))
-		k.insert = fmt.Sprintf("INSERT INTO %s (%s) VALUES (%s) ON CONFLICT DO NOTHING", t, strings.Join(names, ", "), strings.Join(params, ", "))
+		for i, rows := range lots {
+			k.inserts[i] = fmt.Sprintf("INSERT INTO %s (%s) VALUES %s ON CONFLICT DO NOTHING", t, strings.Join(names, ", "), rowsOf(d, rows, n))
+		}
+		k.insert = k.inserts[len(lots)-1]
 		k.replace = fmt.Sprintf("UPDATE %s SET %s WHERE tenant = %s AND id = %s AND version = %s", t, strings.Join(sets, ", "), d.Placeholder(n+2), d.Placeholder(n+3), d.Placeholder(n+4))
 		k.delete = fmt.Sprintf("DELETE FROM %s WHERE tenant = %s AND id = %s", t, d.Placeholder(1), d.Placeholder(2))
 		s.kinds[c.Kind] = k
 	}
 	return s
+}
+
+// rowsOf is the parameters of rows with so many columns beside tenant, id and
+// document.
+func rowsOf(d Dialect, rows, columns int) string {
+	var b strings.Builder
+	for r := range rows {
+		at := r * (3 + columns)
+		if r > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprintf(&b, "(%s, %s, 1, %s", d.Placeholder(at+1), d.Placeholder(at+2), d.DocParam(d.Placeholder(at+3)))
+		for c := range columns {
+			b.WriteString(", " + d.Placeholder(at+4+c))
+		}
+		b.WriteString(")")
+	}
+	return b.String()
 }
 
 func quote(name string) string { return `"` + name + `"` }
@@ -131,20 +156,24 @@ func (s *SQL) kind(k tenant.Kind) (*kind, error) {
 // queue of the search index, in the same transaction.
 func (s *SQL) Index(on bool) { s.indexed.Store(on) }
 
-// enqueue notes that a document was written. The entry belongs to the authority:
-// it outlives the tenant, whose documents have to leave the index too.
-func (s *Session) enqueue(k tenant.Kind, id string) error {
+// enqueue notes that documents were written. The entries belong to the authority:
+// they outlive the tenant, whose documents have to leave the index too.
+func (s *Session) enqueue(k tenant.Kind, ids ...string) error {
 	if !s.SQL.indexed.Load() || !slices.Contains(tenant.Searchable(), k) {
 		return nil
 	}
-	doc, err := json.Marshal(tenant.Indexing{Part: strconv.Itoa(tenant.SearchPart(s.Tenant)), Tenant: s.Tenant, Kind: k, ID: id, At: s.At, DueAt: s.At})
-	if err != nil {
-		return fmt.Errorf("encode an entry of the search queue: %w", err)
+	var queue []tenant.NewDoc
+	for _, id := range ids {
+		doc, err := json.Marshal(tenant.Indexing{Part: strconv.Itoa(tenant.SearchPart(s.Tenant)), Tenant: s.Tenant, Kind: k, ID: id, At: s.At, DueAt: s.At})
+		if err != nil {
+			return fmt.Errorf("encode an entry of the search queue: %w", err)
+		}
+		// The ids are in the order of time, so that the queue is read along its key.
+		queue = append(queue, tenant.NewDoc{ID: fmt.Sprintf("%012x-%s", s.At.UnixMilli(), tenant.RandomString(12)), Doc: doc})
 	}
 	own := *s
 	own.Tenant = tenant.Authority
-	// The ids are in the order of time, so that the queue is read along its key.
-	return own.Insert(tenant.KindSearchQueue, fmt.Sprintf("%012x-%s", s.At.UnixMilli(), tenant.RandomString(12)), doc)
+	return own.InsertMissing(tenant.KindSearchQueue, queue)
 }
 
 // Session runs the statements of one tenant on a connection.
@@ -258,18 +287,12 @@ func (s *Session) Insert(k tenant.Kind, id string, doc []byte) error {
 	if err != nil {
 		return err
 	}
-	if !gjson.ValidBytes(doc) {
-		return fmt.Errorf("insert %s: the document is not JSON", k)
-	}
-	if !storable(id) || !storableDoc(doc) {
-		return errNotText()
-	}
-	values := kd.values(doc)
-	sealed, err := s.seal(kd, id, doc)
+	row, err := s.row(kd, id, doc)
 	if err != nil {
 		return err
 	}
-	res, err := s.Q.ExecContext(s.Ctx, kd.insert, append([]any{s.Tenant, id, string(sealed)}, values...)...)
+	values := row[3:]
+	res, err := s.Q.ExecContext(s.Ctx, kd.insert, row...)
 	if err != nil {
 		return fmt.Errorf("insert %s: %w", k, err)
 	}
@@ -291,6 +314,49 @@ func (s *Session) Insert(k tenant.Kind, id string, doc []byte) error {
 		return fmt.Errorf("insert %s: %w", k, err)
 	}
 	return conflict(subject)
+}
+
+// row is what a document is stored as.
+func (s *Session) row(kd *kind, id string, doc []byte) ([]any, error) {
+	if !gjson.ValidBytes(doc) {
+		return nil, fmt.Errorf("insert %s: the document is not JSON", kd.Kind)
+	}
+	if !storable(id) || !storableDoc(doc) {
+		return nil, errNotText()
+	}
+	sealed, err := s.seal(kd, id, doc)
+	if err != nil {
+		return nil, err
+	}
+	return append([]any{s.Tenant, id, string(sealed)}, kd.values(doc)...), nil
+}
+
+// InsertMissing implements tenant.Tx.
+func (s *Session) InsertMissing(k tenant.Kind, docs []tenant.NewDoc) error {
+	kd, err := s.SQL.kind(k)
+	if err != nil {
+		return err
+	}
+	for rest := docs; len(rest) > 0; {
+		i := slices.IndexFunc(lots[:], func(n int) bool { return n <= len(rest) })
+		var args []any
+		for _, d := range rest[:lots[i]] {
+			row, err := s.row(kd, d.ID, d.Doc)
+			if err != nil {
+				return err
+			}
+			args = append(args, row...)
+		}
+		if _, err := s.Q.ExecContext(s.Ctx, kd.inserts[i], args...); err != nil {
+			return fmt.Errorf("insert %s: %w", k, err)
+		}
+		rest = rest[lots[i]:]
+	}
+	ids := make([]string, len(docs))
+	for i, d := range docs {
+		ids[i] = d.ID
+	}
+	return s.enqueue(k, ids...)
 }
 
 func conflict(subject string) error {

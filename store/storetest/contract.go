@@ -22,6 +22,7 @@ func Run(t *testing.T, open func(t *testing.T) tenant.Docs) {
 	for name, test := range map[string]func(*testing.T, tenant.Docs){
 		"documents":          documents,
 		"conflicts":          conflicts,
+		"many at once":       many,
 		"tenants never meet": isolation,
 		"writes are whole":   atomicity,
 		"queries":            queries,
@@ -135,6 +136,36 @@ func conflicts(t *testing.T, d tenant.Docs) {
 	insert(t, d, "a", tenant.KindConnection, "con_6", `{}`)
 	if err := d.Write(ctx, "a", func(tx tenant.Tx) error { return tx.Insert(tenant.KindClient, "bad", []byte(`{"name":`)) }); err == nil {
 		t.Error("what is not JSON was stored")
+	}
+}
+
+// many adds more documents than one statement takes, of which some are there.
+func many(t *testing.T, d tenant.Docs) {
+	insert(t, d, "a", tenant.KindConnection, "con_7", `{"name":"n7","options":{"first":true}}`)
+	insert(t, d, "a", tenant.KindConnection, "other", `{"name":"n99"}`)
+	for _, n := range []int{0, 1, 9, 200} {
+		var docs []tenant.NewDoc
+		for i := range n {
+			docs = append(docs, tenant.NewDoc{ID: fmt.Sprintf("con_%d", i), Doc: fmt.Appendf(nil, `{"name":"n%d"}`, i)})
+		}
+		write(t, d, "a", func(tx tenant.Tx) error { return tx.InsertMissing(tenant.KindConnection, docs) })
+		page, err := d.Find(t.Context(), "a", tenant.KindConnection, tenant.Query{Total: true, Limit: 1})
+		want := map[int]int{0: 2, 1: 3, 9: 10, 200: 200} // n7 and con_7 are one; n99 is taken by another
+		if err != nil || page.Total != want[n] {
+			t.Errorf("after %d: %d documents, %v; want %d", n, page.Total, err, want[n])
+		}
+	}
+	if rec, err := d.Get(t.Context(), "a", tenant.KindConnection, "con_7"); err != nil || rec.Version != 1 || !strings.Contains(string(rec.Doc), "first") {
+		t.Errorf("a document that was there: %+v, %v", rec, err)
+	}
+	for _, bad := range []tenant.NewDoc{{ID: "bad", Doc: []byte(`{"name":`)}, {ID: "bad\x00", Doc: []byte(`{}`)}} {
+		if err := d.Write(t.Context(), "a", func(tx tenant.Tx) error {
+			return tx.InsertMissing(tenant.KindConnection, []tenant.NewDoc{{ID: "good", Doc: []byte(`{"name":"good"}`)}, bad})
+		}); err == nil {
+			t.Errorf("%q was taken", bad.ID)
+		}
+		_, err := d.Get(t.Context(), "a", tenant.KindConnection, "good")
+		wantKind(t, err, problem.NotFound, "")
 	}
 }
 
