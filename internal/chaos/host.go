@@ -84,6 +84,14 @@ func Quota(t testing.TB, pid int, processors float64) (undo func()) {
 	return func() { write(file, none) }
 }
 
+// CPU is the processor time that all nodes' processes have taken.
+func (c *Cluster) CPU() (sum time.Duration) {
+	for _, n := range c.Nodes {
+		sum += n.CPU()
+	}
+	return sum
+}
+
 // CPU is the processor time that the node's process has taken.
 func (n *Node) CPU() time.Duration {
 	n.c.t.Helper()
