@@ -18,8 +18,14 @@ import (
 	"github.com/portcullis-id/portcullis/store/docsql"
 )
 
-// maxTries bounds how often a transaction runs that others got in the way of.
-const maxTries = 20
+// A transaction that others got in the way of runs again for inTheWay: as long as
+// hundreds need that change one document at the same moment, such as the logins of one
+// user. Each time it waits for a random part of a pause that grows up to maxPause, so
+// that they do not meet again.
+const (
+	inTheWay = 5 * time.Second
+	maxPause = 100 * time.Millisecond
+)
 
 // conn is a connection out of the pool.
 type conn struct {
@@ -89,8 +95,8 @@ func (db *DB) with(caller context.Context, fn func(ctx context.Context, c *conn)
 // again runs fn until it succeeds, fails for a reason of its own, or has waited for
 // the database for too long.
 func (db *DB) again(ctx context.Context, fn func() error) error {
-	until := time.Time{}
-	for try := 1; ; try++ {
+	until, began := time.Time{}, time.Now()
+	for try := time.Duration(1); ; try++ {
 		err := db.wait(ctx, until)
 		if err != nil {
 			return classify(db.where, err)
@@ -98,7 +104,7 @@ func (db *DB) again(ctx context.Context, fn func() error) error {
 		err = fn()
 		var lost lostError
 		switch {
-		case err == nil || ctx.Err() != nil || try == maxTries:
+		case err == nil || ctx.Err() != nil:
 			return classify(db.where, err)
 		case errors.As(err, &lost):
 			if until.IsZero() {
@@ -107,14 +113,13 @@ func (db *DB) again(ctx context.Context, fn func() error) error {
 			if time.Now().After(until) {
 				return classify(db.where, err)
 			}
-		case faster(err):
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(time.Duration(mathrand.Int64N(int64(try) * int64(4*time.Millisecond)))): // #nosec G404 -- nobody gains by guessing a wait; so that they do not meet again
-			}
-		default:
+		case !faster(err) || time.Since(began) > inTheWay:
 			return classify(db.where, err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(mathrand.N(min(4*try*time.Millisecond, maxPause))): // #nosec G404 -- nobody gains by guessing a wait
 		}
 	}
 }
