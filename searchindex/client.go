@@ -44,6 +44,13 @@ func noIndex(err error) bool {
 	return errors.As(err, &r) && r.status == http.StatusNotFound
 }
 
+// tooDeep reports whether the engine has refused a query because it nests too deeply.
+func tooDeep(err error, body dsl) bool {
+	var r *refusal
+	whole, _ := body["query"].(dsl)
+	return errors.As(err, &r) && r.status == http.StatusBadRequest && levels(whole) > maxLevels
+}
+
 func unavailable(err error) error {
 	p := problem.Wrap(problem.Unavailable, "search_unavailable", err, "Search is not available at this moment; try again later")
 	p.RetryAfter = retryAfter

@@ -145,7 +145,7 @@ func (d *Docs) Find(ctx context.Context, tenantID string, k tenant.Kind, q tenan
 		page, err := d.load(ctx, tenantID, k, ids)
 		page.Total = total
 		return page, err
-	case noIndex(err): // it is being built
+	case noIndex(err), tooDeep(err, body): // it is being built, or takes no query like this
 		d.fallbacks.Add(1)
 		return d.Docs.Find(ctx, tenantID, k, q)
 	case !problem.Is(err, problem.Unavailable) || ctx.Err() != nil:

@@ -31,6 +31,28 @@ func query(c search.Cond, not bool) dsl {
 	return q
 }
 
+// maxLevels is how deep the queries nest that every engine takes, the outermost and the
+// innermost counted: indices.query.bool.max_nested_depth is 20 in Elasticsearch 7, and
+// 30 in 8. OpenSearch 2 takes all that a query can be.
+const maxLevels = 20
+
+// levels is how deep a query nests.
+func levels(q dsl) int {
+	group, ok := q["bool"].(dsl)
+	if !ok {
+		return 1
+	}
+	most := 0
+	for _, parts := range group {
+		if list, ok := parts.([]dsl); ok {
+			for _, p := range list {
+				most = max(most, levels(p))
+			}
+		}
+	}
+	return 1 + most
+}
+
 // join puts conditions together, each of them negated where not says so. Groups of the
 // same kind within each other become one.
 func join(list []search.Cond, either, not bool) dsl {
