@@ -337,18 +337,6 @@ func TestDrain(t *testing.T) {
 	if a.StatusCode != 200 || a.Close {
 		t.Errorf("before: %d, close %v", a.StatusCode, a.Close)
 	}
-	n.app.SetDraining(true)
-	if status, body := ready(); status != 503 || body != "draining" {
-		t.Errorf("/readyz of a node that drains: %d %s", status, body)
-	}
-	if a := self(); a.StatusCode != 404 || !a.Close {
-		t.Errorf("/testall of a node that drains: %d, close %v", a.StatusCode, a.Close)
-	}
-	n.app.SetDraining(false)
-	if status, _ := ready(); status != 200 {
-		t.Errorf("taken back: %d", status)
-	}
-
 	// HTTP/2: GOAWAY after the answer, so that the next request opens a connection.
 	h2 := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: n.roots, ServerName: "localhost"}}
 	defer h2.CloseIdleConnections()
@@ -379,6 +367,12 @@ func TestDrain(t *testing.T) {
 			break
 		}
 		time.Sleep(10 * time.Millisecond)
+	}
+	if status, body := ready(); status != 503 || body != "draining" {
+		t.Errorf("/readyz of a node that drains: %d %s", status, body)
+	}
+	if a := self(); a.StatusCode != 404 || !a.Close {
+		t.Errorf("/testall of a node that drains: %d, close %v", a.StatusCode, a.Close)
 	}
 	fetch() // brings GOAWAY
 	fresh := false

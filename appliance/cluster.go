@@ -144,6 +144,7 @@ func (c *Config) keep(g control.Grant) error {
 		}
 		use(c, path)
 	}
+	c.Joining = false
 	if err := c.overlay(g.Settings, "the cluster"); err != nil {
 		return err
 	}

@@ -50,6 +50,9 @@ type Config struct {
 	// Dev is `start --dev`: a local certificate authority, a mailbox that captures
 	// mail, and the setup link on the default tenant's host.
 	Dev bool `yaml:"-"`
+	// Joining is the configuration of a host that is to join a cluster: what all nodes
+	// have in common comes from there, and is not missed.
+	Joining bool `yaml:"-"`
 }
 
 // ListenConfig says where the node listens. The ports' defaults are those of the
@@ -248,7 +251,7 @@ func (c *Config) Validate(report func(key, reason string)) {
 	if (c.TLS.Certificate == "") != (c.TLS.Key == "") {
 		report("tls", "wants both certificate and key, or neither")
 	}
-	if c.TLS.Certificate == "" && !c.Dev && !c.TLS.Local && c.Listen.usesTLS() {
+	if c.TLS.Certificate == "" && !c.Dev && !c.TLS.Local && !c.Joining && c.Listen.usesTLS() {
 		report("tls.certificate", "wants a PEM file, as the node listens on HTTPS; with --dev, or tls.local, a local certificate authority makes one")
 	}
 	if c.RateLimits.Token != "" && c.Listen.HTTPS == 0 {

@@ -23,7 +23,7 @@ func (c *Config) validateBalancer(report func(key, reason string)) {
 	if l.Terminated != 0 && (l.Terminated == l.HTTPS || l.Terminated == l.HTTP) {
 		report("listen.terminated", fmt.Sprintf("wants another port than listen.https and listen.http, got %d", l.Terminated))
 	}
-	if len(c.Proxies.Networks) > 0 {
+	if len(c.Proxies.Networks) > 0 || c.Joining {
 		return
 	}
 	const missing = "the load balancers' addresses in trusted_proxies.networks: nobody else is let in, or believed"

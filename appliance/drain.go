@@ -14,7 +14,6 @@ import (
 // have noticed.
 type drain struct {
 	stopping atomic.Bool // the process is about to end
-	asked    atomic.Bool // somebody wants the node left out
 	hurry    chan struct{}
 	// handOver gives away what other nodes need, while every listener is open; nil
 	// where there is nothing.
@@ -25,15 +24,8 @@ type drain struct {
 func newDrain() *drain { return &drain{hurry: make(chan struct{}, 1)} }
 
 func (d *drain) on() bool {
-	return d.stopping.Load() || d.asked.Load() || d.cluster != nil && d.cluster()
+	return d.stopping.Load() || d.cluster != nil && d.cluster()
 }
-
-// SetDraining makes the node say that it is not ready, and take it back. It goes
-// on serving what comes. It may be called at any time, from any goroutine.
-func (n *Node) SetDraining(on bool) { n.drain.asked.Store(on) }
-
-// Draining reports whether the node tells load balancers to leave it out.
-func (n *Node) Draining() bool { return n.drain.on() }
 
 // Hurry ends the wait of a stop: the listeners close at once, requests in flight
 // still end.

@@ -147,18 +147,11 @@ func (c *joinCmd) Run(ctx context.Context, std IO) error {
 		}
 		token = string(raw)
 	}
-	// The rest of the configuration comes with the join: a certificate is not there yet.
-	if c.Set == nil {
-		c.Set = map[string]string{}
-	}
-	if c.Set["tls.certificate"] == "" {
-		c.Set["tls.local"] = "true"
-	}
+	c.joining = true
 	cfg, err := c.load(std.Env)
 	if err != nil {
 		return err
 	}
-	cfg.TLS.Local = false
 	name, err := c.name()
 	if err != nil {
 		return err

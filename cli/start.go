@@ -18,6 +18,8 @@ type source struct {
 	Dev    bool              `help:"A node for development: loopback, local certificates, mailbox; no file, no root."`
 	Data   string            `placeholder:"DIR" help:"Folder of everything that the node keeps."`
 	Set    map[string]string `placeholder:"KEY=VALUE" mapsep:"none" help:"Any setting, such as --set listen.https=9443. May be repeated."`
+
+	joining bool // what a cluster hands out is not there yet
 }
 
 // load reads all sources. Flags win over the environment, which wins over the
@@ -27,6 +29,7 @@ func (s *source) load(env []string) (appliance.Config, error) {
 	if s.Dev {
 		cfg = appliance.DefaultDev()
 	}
+	cfg.Joining = s.joining
 	file := s.Config
 	if file == "" {
 		file = lookup(env, "PORTCULLIS_CONFIG")

@@ -331,15 +331,15 @@ func (u *untilReady) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// own are the settings of one host. Where a balancer is believed, a host has to know
-// which, before it is a node and has the cluster's settings.
+// own are the settings of one host.
 func (n *Node) own() []string {
-	return []string{"trusted_proxies.networks=" + n.c.Lab.Host("lb").Addr4().String(), "listen.https=0", "listen.http=80", "listen.terminated=4443", "listen.terminated_tls=false", "listen.health=9110"}
+	return []string{"listen.https=0", "listen.http=80", "listen.terminated=4443", "listen.terminated_tls=false", "listen.health=9110"}
 }
 
 // settings are what all nodes have in common.
 func (c *Cluster) settings() []string {
 	return []string{"domain=" + domain, "default_tenant=main", "public_port=443",
+		"trusted_proxies.networks=" + c.Lab.Host("lb").Addr4().String(),
 		"database.dsn=" + c.Database.DSN(),
 		"passwords.memory_kib=8192", "passwords.time=1", "log.level=info",
 		// All logins come from one address; and the load asks for /userinfo more often than
