@@ -58,6 +58,8 @@ type Options struct {
 	// Tmpfs gives each node's data folder a file system of this many MiB; 0 means the
 	// machine's.
 	Tmpfs int
+	// Search gives the cluster a search engine, on the host of the second node.
+	Search bool
 }
 
 // Cluster is an appliance of several nodes in a lab.
@@ -65,6 +67,7 @@ type Cluster struct {
 	Lab      *lab.Lab
 	Nodes    []*Node
 	Database *Database
+	Search   *Search // nil without Options.Search
 
 	t         testing.TB
 	options   Options
@@ -110,6 +113,10 @@ func New(t testing.TB, o Options) *Cluster {
 		c.protect(h)
 	}
 	c.Database = newDatabase(t, c)
+	if o.Search {
+		c.Search = newSearch(t, c.dir, c.Lab.Nodes()[1])
+		c.options.Settings = append(c.options.Settings, "search.urls="+c.Search.URL())
+	}
 	for i, h := range c.Lab.Nodes()[:o.Nodes] {
 		n := c.newNode(h)
 		if i == 0 {
@@ -521,6 +528,7 @@ func (c *Cluster) Scene(ctx context.Context, users int) *Scene {
 		c.t.Fatal(err)
 	}
 	c.t.Cleanup(s.transport.CloseIdleConnections)
+	s.search = c.options.Search
 	return s
 }
 

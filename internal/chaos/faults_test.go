@@ -33,13 +33,22 @@ func TestFaults(t *testing.T) {
 	if *full {
 		times = chaos.Times{Before: 3 * time.Second, After: 3 * time.Second, Pace: 100 * time.Millisecond}
 	}
+	inflict(t, c, s, faults(), times)
+}
+
+// allRows are those of every test, for the file of -chaos.json.
+var allRows []chaos.Row
+
+// inflict lets one fault after the other happen, and judges.
+func inflict(t *testing.T, c *chaos.Cluster, s *chaos.Scene, all []fault, times chaos.Times) {
 	var rows []chaos.Row
 	defer func() {
 		t.Log("\n" + chaos.Table(rows))
 		if *out == "" {
 			return
 		}
-		raw, err := json.MarshalIndent(rows, "", "  ")
+		allRows = append(allRows, rows...)
+		raw, err := json.MarshalIndent(allRows, "", "  ")
 		if err == nil {
 			err = os.WriteFile(*out, append(raw, '\n'), 0o600)
 		}
@@ -47,7 +56,7 @@ func TestFaults(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	for _, f := range faults() {
+	for _, f := range all {
 		if !f.quick && !*full {
 			continue
 		}
@@ -63,6 +72,43 @@ func TestFaults(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestSearchFaults takes the search engine away from a cluster under load. Nothing
+// fails but searches, which say so; and what was written meanwhile is found
+// afterwards.
+func TestSearchFaults(t *testing.T) {
+	if !*full {
+		t.Skip("a search engine starts for half a minute: make chaos runs it")
+	}
+	chaos.RequireSearch(t)
+	c := chaos.New(t, chaos.Options{Search: true})
+	s := c.Scene(t.Context(), 8)
+	c.Search.Live(c)
+	all := []fault{}
+	add := func(name string, do func(*chaos.Run)) {
+		all = append(all, fault{chaos.Fault{Name: name, Logins: true, Do: func(r *chaos.Run) {
+			do(r)
+			r.Notef("all that was made was found %.1fs after the end of the fault", r.Found(r.Cluster).Seconds())
+		}}, false})
+	}
+	add("the search engine is killed, and started again", func(r *chaos.Run) {
+		r.Search.Kill()
+		r.Hold(6 * time.Second)
+		r.Search.Start()
+	})
+	add("the search engine stands still for 6 seconds", func(r *chaos.Run) {
+		resume := r.Search.Pause()
+		r.Hold(6 * time.Second)
+		resume()
+	})
+	add("row search-http (9200) is cut, with a search engine behind it", func(r *chaos.Run) {
+		heal := r.Lab.Drop("nodes", "nodes", "tcp", 9200)
+		r.Hold(6 * time.Second)
+		heal()
+	})
+	add("the search index is built anew", func(r *chaos.Run) { r.Search.Rebuild(r.Cluster) })
+	inflict(t, c, s, all, chaos.Times{Before: 3 * time.Second, After: 3 * time.Second, Pace: 100 * time.Millisecond})
 }
 
 type fault struct {

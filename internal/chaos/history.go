@@ -24,6 +24,7 @@ const (
 	Write    Kind = "write"         // Key is a user, Value what was written
 	Read     Kind = "read"          // Key is a user, Value what was read
 	Take     Kind = "take"          // one token of a rate limit that nothing refills; Key is its key
+	Searched Kind = "search"        // a query that the search engine alone answers
 	// Granted is no request: Next is the first refresh token of a family, or the first
 	// secret of an application.
 	Granted Kind = "granted"

@@ -100,6 +100,9 @@ func (l *Load) Run(ctx context.Context) {
 	l.wg.Go(func() { l.create(ctx) })
 	l.probes(ctx, func(ctx context.Context, i int) { l.machineToken(ctx, l.probe.id, l.probe.secret) })
 	l.probes(ctx, func(ctx context.Context, i int) { l.read(ctx, l.writers[i%writers]) })
+	if l.search {
+		l.probes(ctx, func(ctx context.Context, _ int) { l.searches(ctx) })
+	}
 	l.probes(ctx, func(ctx context.Context, i int) { l.login(ctx, l.users[i%len(l.users)]) })
 }
 

@@ -160,6 +160,18 @@ func (c *Cluster) Inflict(t testing.TB, s *Scene, f Fault, times Times, b Bounds
 			row.Notes = append(row.Notes, fmt.Sprintf("a limit of %d tokens gave out %d", limitTokens, n))
 		}
 	}
+	searched, without, last := 0, 0, time.Duration(0)
+	for _, op := range ops {
+		if op.Kind == Searched {
+			searched++
+			if op.Outcome == Refused {
+				without, last = without+1, op.Call-began
+			}
+		}
+	}
+	if without > 0 {
+		row.Notes = append(row.Notes, fmt.Sprintf("%d of %d searches were refused, the last one %.1fs after the fault", without, searched, last.Seconds()))
+	}
 	internal := 0
 	for _, op := range ops {
 		if op.Status == http.StatusInternalServerError {

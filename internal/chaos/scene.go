@@ -33,6 +33,8 @@ type Scene struct {
 	token     string // of the Management API
 	balanced  bool   // says that it is the balancer, and not a client of it
 
+	search bool // there is a search engine
+
 	web   application
 	probe application // for client_credentials; nobody changes its secret
 	users []user

@@ -7,7 +7,7 @@ import org.elasticsearch.node.InternalSettingsPreparer;
 import org.elasticsearch.node.Node;
 import org.elasticsearch.transport.Netty4Plugin;
 
-/** A real Elasticsearch node for tests, on the loopback: Elasticsearch FOLDER HTTP-PORT TRANSPORT-PORT. */
+/** A real Elasticsearch node for tests: Elasticsearch FOLDER HTTP-PORT TRANSPORT-PORT ADDRESS. */
 public class Elasticsearch extends Node {
   Elasticsearch(Settings settings, Path home) {
     super(
@@ -21,7 +21,7 @@ public class Elasticsearch extends Node {
     Settings settings =
         Settings.builder()
             .put("path.home", home)
-            .put("network.host", "127.0.0.1")
+            .put("network.host", args[3])
             .put("http.port", args[1])
             .put("transport.port", args[2])
             .put("discovery.type", "single-node")

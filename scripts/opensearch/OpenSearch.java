@@ -7,7 +7,7 @@ import org.opensearch.node.InternalSettingsPreparer;
 import org.opensearch.node.Node;
 import org.opensearch.transport.Netty4Plugin;
 
-/** A real OpenSearch node for tests, on the loopback: OpenSearch FOLDER HTTP-PORT TRANSPORT-PORT. */
+/** A real OpenSearch node for tests: OpenSearch FOLDER HTTP-PORT TRANSPORT-PORT ADDRESS. */
 public class OpenSearch extends Node {
   OpenSearch(Settings settings, Path home) {
     super(
@@ -21,7 +21,7 @@ public class OpenSearch extends Node {
     Settings settings =
         Settings.builder()
             .put("path.home", home)
-            .put("network.host", "127.0.0.1")
+            .put("network.host", args[3])
             .put("http.port", args[1])
             .put("transport.port", args[2])
             .put("discovery.type", "single-node")
