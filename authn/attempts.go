@@ -74,6 +74,37 @@ func count(tx tenant.Tx, key, connectionID, identifier, ip string) (last bool, e
 	return a.Failures == maxFailures, tenant.Set(tx, tenant.KindAttempt, key, a)
 }
 
+// forgiveTime bounds forgive.
+const forgiveTime = 2 * time.Second
+
+// forgive takes counts back of a login that failed for a reason of ours, such as a
+// disk that is full: a user would be blocked for what nobody tried. Where that cannot
+// be written either, the count stays.
+func (s *Service) forgive(ctx context.Context, tenantID, key string, guarded bool, counts int) {
+	if !guarded {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgiveTime)
+	defer cancel()
+	err := s.docs.Write(ctx, tenantID, func(tx tenant.Tx) error {
+		a, err := tenant.Load[attempt](tx, tenant.KindAttempt, key)
+		switch {
+		case problem.Is(err, problem.NotFound):
+			return nil
+		case err != nil:
+			return err
+		case a.Failures <= counts:
+			_, err = tx.Delete(tenant.KindAttempt, key)
+			return err
+		}
+		a.Failures -= counts
+		return tenant.Set(tx, tenant.KindAttempt, key, a)
+	})
+	if err != nil {
+		s.logger.WarnContext(ctx, "a login that failed for a reason of this server counts as one with a wrong password", "tenant", tenantID, "error", err)
+	}
+}
+
 // removeBlocks lifts the blocks of everything that a user logs in with.
 func removeBlocks(tx tenant.Tx, c *tenant.Connection, u *tenant.User) error {
 	for _, identifier := range []string{u.Email, u.Username, u.PhoneNumber} {

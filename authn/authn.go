@@ -158,6 +158,7 @@ func (s *Service) Login(ctx context.Context, a Attempt) (*tenant.User, error) {
 	}
 	ok, rehash, err := s.hasher.Verify(ctx, hash, a.Password)
 	if err != nil {
+		s.forgive(ctx, a.Tenant, key, guarded, 1) // nobody has learnt whether it was right
 		return nil, err
 	}
 	if !ok {
@@ -175,9 +176,11 @@ func (s *Service) Login(ctx context.Context, a Attempt) (*tenant.User, error) {
 	fresh := ""
 	if rehash {
 		if fresh, err = s.hasher.Hash(ctx, a.Password); err != nil {
+			s.forgive(ctx, a.Tenant, key, guarded, maxFailures)
 			return nil, err
 		}
 	}
+	var noted *tenant.User
 	err = s.docs.Write(ctx, a.Tenant, func(tx tenant.Tx) error {
 		if guarded {
 			if _, err := tx.Delete(tenant.KindAttempt, key); err != nil {
@@ -189,12 +192,14 @@ func (s *Service) Login(ctx context.Context, a Attempt) (*tenant.User, error) {
 				return err
 			}
 		}
-		user, err = noteLogin(tx, user.ID, a.IP)
+		noted, err = noteLogin(tx, user.ID, a.IP)
 		return err
 	})
 	if err != nil {
+		s.forgive(ctx, a.Tenant, key, guarded, maxFailures)
 		return nil, err
 	}
+	user = noted
 	if user.IsBlocked() { // while the password was being checked
 		ev(tenant.LogFailedLogin, user, "user is blocked")
 		return nil, blocked()

@@ -58,6 +58,8 @@ type Options struct {
 	// Tmpfs gives each node's data folder a file system of this many MiB; 0 means the
 	// machine's.
 	Tmpfs int
+	// DatabaseDisk gives each PostgreSQL a disk of this many MiB; 0 means the machine's.
+	DatabaseDisk int
 	// Search gives the cluster a search engine, on the host of the second node.
 	Search bool
 }
@@ -271,7 +273,7 @@ func (c *Cluster) newNode(h *lab.Host) *Node {
 		c.t.Fatal(err)
 	}
 	if c.options.Tmpfs > 0 {
-		mount(c.t, n.Data, c.options.Tmpfs)
+		lab.Disk(c.t, n.Data, c.options.Tmpfs)
 	}
 	c.t.Cleanup(func() {
 		n.Kill()

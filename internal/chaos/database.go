@@ -33,7 +33,7 @@ func newDatabase(t testing.TB, c *Cluster) *Database {
 		n = 3
 	}
 	n = min(n, len(hosts))
-	d := &Database{t: t, servers: []*pglab.Server{pglab.Start(t, hosts[0])}}
+	d := &Database{t: t, servers: []*pglab.Server{pglab.StartOn(t, hosts[0], c.options.DatabaseDisk)}}
 	for _, h := range hosts[1:n] {
 		d.servers = append(d.servers, d.Primary().Replica(h))
 	}

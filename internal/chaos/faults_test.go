@@ -27,7 +27,7 @@ var faultBounds = chaos.Bounds{Staleness: 5 * time.Second, CodeLife: 25 * time.S
 // there, nothing may be done twice, and nothing revoked accepted. Times are judged
 // in the full run alone.
 func TestFaults(t *testing.T) {
-	c := chaos.New(t, chaos.Options{Clock: *full, Spare: 1, Tmpfs: 16})
+	c := chaos.New(t, chaos.Options{Clock: *full, Spare: 1, Tmpfs: 16, DatabaseDisk: 1024})
 	s := c.Scene(t.Context(), 8)
 	times := chaos.Times{Before: 2 * time.Second, After: 2 * time.Second, Pace: 150 * time.Millisecond}
 	if *full {
@@ -229,6 +229,7 @@ func faults() []fault {
 			r.Hold(6 * time.Second)
 			free()
 		}}, false},
+		fault{chaos.Fault{Name: "the disk of the database's primary is full", AtMost: anyShare, Do: fullDisk}, false},
 		fault{chaos.Fault{Name: "a node's clock jumps 10 minutes ahead, and back", AtMost: anyShare, Clock: true, Do: jump(10 * time.Minute)}, false},
 		fault{chaos.Fault{Name: "a node's clock jumps 10 minutes back, and returns", AtMost: anyShare, Clock: true, Do: jump(-10 * time.Minute)}, false},
 		fault{chaos.Fault{Name: "a node stands still for 6 seconds", AtMost: killed, Within: 3 * time.Second, Do: func(r *chaos.Run) {
@@ -299,6 +300,26 @@ func failover(r *chaos.Run) {
 	r.Notef("another server was promoted, and in step with a replica, %.1fs after the kill", (r.Now() - r.Marks()[0].At).Seconds())
 	r.Hold(3 * time.Second)
 	r.Database.Repair()
+}
+
+// fullDisk fills the disk of the database's primary. It refuses what needs room, or
+// gives up when its log needs some; then a replica takes its place, as it does with
+// Patroni.
+func fullDisk(r *chaos.Run) {
+	primary := r.Database.Primary()
+	free := primary.Fill()
+	defer free()
+	for range 80 {
+		r.Hold(100 * time.Millisecond)
+		if !primary.Running() {
+			r.Notef("the primary gave up %.1fs after its disk was full", (r.Now() - r.Marks()[0].At).Seconds())
+			r.Database.Failover(2 * time.Second)
+			free()
+			r.Database.Repair()
+			return
+		}
+	}
+	r.Notef("the primary went on")
 }
 
 // other is a node on whose host the primary is not.

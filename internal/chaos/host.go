@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/portcullis-id/portcullis/internal/lab"
 )
 
 const (
@@ -19,36 +21,13 @@ const (
 	thaw      = syscall.SIGCONT
 )
 
-// mount puts a file system of some MiB at a folder.
-func mount(t testing.TB, dir string, mib int) {
-	t.Helper()
-	if err := syscall.Mount("chaos", dir, "tmpfs", 0, fmt.Sprintf("size=%dm,mode=700", mib)); err != nil {
-		t.Fatalf("mount a tmpfs at %s: %v", dir, err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Errorf("unmount %s: %v", dir, err)
-		}
-	})
-}
-
 // Fill takes all the room of the node's data folder; free gives it back.
 func (n *Node) Fill() (free func()) {
 	n.c.t.Helper()
 	if n.c.options.Tmpfs == 0 {
 		n.c.t.Fatal("the node's data folder is on the machine's own disk, which nobody wants full")
 	}
-	name := filepath.Join(n.Data, "ballast")
-	f, err := os.Create(name) // #nosec G304 -- a file of the test's own
-	if err != nil {
-		n.c.t.Fatal(err)
-	}
-	defer f.Close()
-	block := make([]byte, 4096)
-	for err == nil {
-		_, err = f.Write(block)
-	}
-	return func() { _ = os.Remove(name) }
+	return lab.Fill(n.c.t, n.Data)
 }
 
 // Quota bounds the processor time of a process, in processors, until the test

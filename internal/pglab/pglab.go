@@ -41,6 +41,7 @@ type Server struct {
 	bin  string // folder of PostgreSQL's programs
 	dir  string // folder of data, socket and log
 	as   *user.User
+	mib  int // of a disk of its own; 0: it has none
 
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process has ended
@@ -79,7 +80,14 @@ func programs() (string, error) {
 // test.
 func Start(t testing.TB, host *lab.Host) *Server {
 	t.Helper()
-	s := prepare(t, host)
+	return StartOn(t, host, 0)
+}
+
+// StartOn is Start with a disk of its own for the server, of some MiB, and for each
+// of its replicas; 0 means the machine's.
+func StartOn(t testing.TB, host *lab.Host, mib int) *Server {
+	t.Helper()
+	s := prepare(t, host, mib)
 	s.run("initdb", "-D", s.data(), "-U", User, "--auth=trust", "-E", "UTF8", "--locale=C", "--no-sync")
 	s.write(filepath.Join(s.data(), "pg_hba.conf"), "local all all trust\nhost all all all trust\nlocal replication all trust\nhost replication all all trust\n")
 	s.Run()
@@ -87,7 +95,7 @@ func Start(t testing.TB, host *lab.Host) *Server {
 	return s
 }
 
-func prepare(t testing.TB, host *lab.Host) *Server {
+func prepare(t testing.TB, host *lab.Host, mib int) *Server {
 	t.Helper()
 	Require(t)
 	bin, err := programs()
@@ -102,7 +110,7 @@ func prepare(t testing.TB, host *lab.Host) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{t: t, host: host, bin: bin, dir: dir, as: as}
+	s := &Server{t: t, host: host, bin: bin, dir: dir, as: as, mib: mib}
 	t.Cleanup(func() {
 		s.Kill()
 		if t.Failed() {
@@ -112,6 +120,10 @@ func prepare(t testing.TB, host *lab.Host) *Server {
 			t.Error(err)
 		}
 	})
+	if mib > 0 {
+		lab.Disk(t, dir, mib)
+		t.Cleanup(s.Kill) // before its disk goes
+	}
 	uid, gid := s.ids()
 	if err := os.Chown(dir, uid, gid); err != nil {
 		t.Fatal(err)
@@ -278,6 +290,15 @@ func (s *Server) Stop() {
 	}
 }
 
+// Fill takes all the room of the server's disk; free gives it back.
+func (s *Server) Fill() (free func()) {
+	s.t.Helper()
+	if s.mib == 0 {
+		s.t.Fatal("the server is on the machine's own disk, which nobody wants full")
+	}
+	return lab.Fill(s.t, s.dir)
+}
+
 // Pause stops the server's processes where they are, so that it is there and does
 // not answer; the returned function lets them go on.
 func (s *Server) Pause() (resume func()) {
@@ -307,7 +328,7 @@ func (s *Server) Pause() (resume func()) {
 // it. It goes with the test.
 func (s *Server) Replica(host *lab.Host) *Server {
 	s.t.Helper()
-	r := prepare(s.t, host)
+	r := prepare(s.t, host, s.mib)
 	r.follow(s)
 	return r
 }
