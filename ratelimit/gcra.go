@@ -11,6 +11,9 @@ type cell struct {
 	tat  int64 // ns of the node's clock, or tokens
 	step int64 // of the limit that it was counted with
 	size int64 // the same
+	// gen is when the bucket was last filled by hand, in ms of the wall clock; 0 for
+	// never. Of two cells that of the older filling is worth nothing.
+	gen int64
 }
 
 // missing is how many tokens the bucket lacks at now, rounded up.
@@ -35,7 +38,7 @@ func (c cell) fit(l Limit, now int64) cell {
 	if step > 0 {
 		m = now + m*step
 	}
-	return cell{m, step, l.Size}
+	return cell{m, step, l.Size, c.gen}
 }
 
 // take takes n tokens at now, or none. wait is how long the bucket needs until they
@@ -85,6 +88,26 @@ func (c cell) put(l Limit, now, n int64) cell {
 	return c
 }
 
+// owe takes n tokens that were given out elsewhere, as far as they are there.
+func (c cell) owe(l Limit, now, n int64) cell {
+	c = c.fit(l, now)
+	n = min(n, l.Size)
+	if c.step == 0 {
+		c.tat = max(c.tat, min(c.tat+n, l.Size))
+		return c
+	}
+	c.tat = max(c.tat, min(c.tat+n*c.step, now+l.Size*c.step))
+	return c
+}
+
+// filled is the bucket after it was filled by hand, at a time of the wall clock in
+// ms.
+func (c cell) filled(l Limit, now, wall int64) cell {
+	next := cell{}.fit(l, now)
+	next.gen = max(c.gen+1, wall)
+	return next
+}
+
 // remaining is how many whole tokens are in the bucket.
 func (c cell) remaining(l Limit, now int64) int64 {
 	return max(0, l.Size-c.missing(now))
@@ -115,14 +138,15 @@ func (l Limit) kept() int64 { return max(l.Size/10, min(fair, (l.Size+1)/2)) }
 func (l Limit) over(since int64) cell {
 	kept := l.kept()
 	if l.step() == 0 {
-		return cell{l.Size - kept, 0, l.Size}
+		return cell{l.Size - kept, 0, l.Size, 0}
 	}
-	return cell{since + (l.Size-kept)*l.step(), l.step(), l.Size}
+	return cell{since + (l.Size-kept)*l.step(), l.step(), l.Size, 0}
 }
 
-// later is the one of two cells of one limit in which more is missing.
+// later is the one of two cells of one limit that was filled by hand later, and
+// otherwise the one in which more is missing.
 func later(a, b cell) cell {
-	if b.tat > a.tat {
+	if b.gen > a.gen || b.gen == a.gen && b.tat > a.tat {
 		return b
 	}
 	return a

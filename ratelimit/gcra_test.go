@@ -160,7 +160,7 @@ func TestALimitThatChanges(t *testing.T) {
 // FuzzItems feeds what another node could send.
 func FuzzItems(f *testing.F) {
 	f.Add(encodeItems([]item{{op: opTake, bucket: "a", key: "b", n: 3, lease: 2, limit: &Limit{Size: 3, Per: 1, Interval: time.Second}}, {op: opBye}}))
-	f.Add(encodeVerdicts([]verdict{{result: yes, limit: 3, cell: relative{5, 6, 7}, to: "node"}}))
+	f.Add(encodeVerdicts([]verdict{{result: yes, limit: 3, cell: relative{5, 6, 7, 8}, to: "node"}}))
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		if items, err := decodeItems(raw); err == nil {

@@ -16,6 +16,7 @@ const (
 	leaseWindow = 100 * time.Millisecond
 	leaseFrom   = 10                     // requests in a window make a key hot
 	refusalLife = 100 * time.Millisecond // so a Put elsewhere is seen soon
+	lastLife    = time.Minute            // what the owner has said last is remembered so long
 	leaseShards = 32
 	leaseMost   = 1024                   // keys of one shard
 	leaseStep   = 100 * time.Millisecond // slower limits lease nothing: a token that was lost would be missed
@@ -23,10 +24,25 @@ const (
 
 type leases struct {
 	seed   maphash.Seed
-	shards [leaseShards]struct {
-		mu   sync.Mutex
-		keys map[string]*lease
+	shards [leaseShards]leaseShard
+}
+
+type leaseShard struct {
+	mu   sync.Mutex
+	keys map[string]*lease
+}
+
+// makeRoom deletes a key, if possible one without tokens in hand.
+func (s *leaseShard) makeRoom() {
+	var victim string
+	n := 0
+	for id, l := range s.keys {
+		victim = id
+		if n++; l.tokens == 0 || n >= tries {
+			break
+		}
 	}
+	delete(s.keys, victim)
 }
 
 type lease struct {
@@ -62,7 +78,7 @@ func (ls *leases) on(i *item, add bool, fn func(l *lease)) {
 			return
 		}
 		if len(s.keys) >= leaseMost {
-			clear(s.keys) // tokens in hand are lost, which is less than a window's
+			s.makeRoom()
 		}
 		l = &lease{}
 		s.keys[id] = l
@@ -102,14 +118,14 @@ func (ls *leases) use(i *item, now int64) (v verdict, ok bool) {
 
 // want asks for tokens in hand where a key is hot.
 func (ls *leases) want(i *item, limit Limit, now int64) {
-	if i.op != opTake || i.limit != nil || limit.Per == 0 {
+	if i.op != opTake || i.limit != nil {
 		return
 	}
 	ls.on(i, true, func(l *lease) {
 		if l.window == 0 {
 			l.window, l.asked = now, 1
 		}
-		if hot := max(l.rate, l.asked); hot >= leaseFrom && limit.step() <= int64(leaseStep) && (now >= l.until || l.tokens == 0) {
+		if hot := max(l.rate, l.asked); hot >= leaseFrom && limit.Per > 0 && limit.step() <= int64(leaseStep) && (now >= l.until || l.tokens == 0) {
 			i.lease = min(hot/2, limit.Size/10)
 		}
 	})
@@ -142,12 +158,23 @@ func (ls *leases) learn(i *item, v verdict, now int64) {
 	})
 }
 
+// last is how many tokens the owner has last said to be there, and when.
+func (ls *leases) last(i *item) (remaining, at int64, ok bool) {
+	if i.limit != nil {
+		return 0, 0, false
+	}
+	ls.on(i, false, func(l *lease) {
+		remaining, at, ok = l.last.remaining, l.at, l.at > 0
+	})
+	return remaining, at, ok
+}
+
 func (ls *leases) sweep(now int64) {
 	for i := range ls.shards {
 		s := &ls.shards[i]
 		s.mu.Lock()
 		for id, l := range s.keys {
-			if now-l.window > int64(10*leaseWindow) && now > l.until && now > l.refused {
+			if now-l.window > int64(10*leaseWindow) && now > l.until && now > l.refused && now-l.at > int64(lastLife) {
 				delete(s.keys, id)
 			}
 		}

@@ -21,8 +21,20 @@ type world struct {
 	rules  *Rules
 	nodes  map[string]*simNode
 	parted func(from, to string) bool
-	calls  int
+	// fate says what becomes of a call; nil lets all arrive.
+	fate  func() fate
+	late  []func() // questions that are still on their way, though nobody waits
+	calls int
 }
+
+type fate int
+
+const (
+	arrives fate = iota
+	questionLost
+	answerLost
+	tooLate // the question arrives when the test says so
+)
 
 type simNode struct {
 	*Service
@@ -46,7 +58,26 @@ func (n *simNode) call(ctx context.Context, p Peer, items []item) ([]verdict, er
 	if err != nil {
 		return nil, err
 	}
-	return decodeVerdicts(encodeVerdicts(to.handle(ctx, n.id, asked)))
+	what := arrives
+	if n.w.fate != nil {
+		what = n.w.fate()
+	}
+	switch what {
+	case questionLost:
+		return nil, errors.New("the question was lost")
+	case tooLate:
+		n.w.late = append(n.w.late, func() {
+			if !to.dead {
+				to.handle(context.WithoutCancel(ctx), n.id, asked)
+			}
+		})
+		return nil, errors.New("the question is late")
+	}
+	answers, err := decodeVerdicts(encodeVerdicts(to.handle(ctx, n.id, asked)))
+	if what == answerLost {
+		return nil, errors.New("the answer was lost")
+	}
+	return answers, err
 }
 
 func (n *simNode) heard(string) {}

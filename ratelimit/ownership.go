@@ -217,6 +217,11 @@ func (h *history) until(id string, now int64) int64 {
 	return 0
 }
 
+// present reports whether a node is there as far as this node knows.
+func (h *history) present(id string) bool {
+	return slices.ContainsFunc(h.now().peers, func(p Peer) bool { return p.ID == id })
+}
+
 // peer finds a node by its id, among those of now and of before.
 func (h *history) peer(id string) (Peer, bool) {
 	for i := len(h.views) - 1; i >= 0; i-- {

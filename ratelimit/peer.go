@@ -24,7 +24,7 @@ type Wire struct {
 }
 
 const (
-	itemsPath = "/v1/items"
+	itemsPath = "/v2/items"
 	flights   = 4   // calls to one node at a time
 	maxLot    = 256 // items of one call
 	maxQueue  = 8192
@@ -34,6 +34,9 @@ const (
 const (
 	firstPause = 250 * time.Millisecond
 	lastPause  = 2 * time.Second
+	// Then one call finds out whether it is back. Who is part of it waits so long at
+	// most; all others are told at once.
+	doubtTime = 250 * time.Millisecond
 )
 
 // network is the transport over HTTP/2.
@@ -54,6 +57,7 @@ type line struct {
 	flying int
 	until  time.Time // nobody is asked before
 	pause  time.Duration
+	good   time.Time // when it has last answered
 }
 
 type question struct {
@@ -137,6 +141,11 @@ func (n *network) call(ctx context.Context, p Peer, items []item) ([]verdict, er
 	if err := l.push(ctx, items, answers); err != nil {
 		return nil, fmt.Errorf("ask node %s: %w", p.ID, err)
 	}
+	if l.doubtful() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, doubtTime)
+		defer cancel()
+	}
 	out := make([]verdict, len(items))
 	for range items {
 		select {
@@ -156,7 +165,7 @@ func (n *network) call(ctx context.Context, p Peer, items []item) ([]verdict, er
 func (l *line) push(ctx context.Context, items []item, answers chan<- reply) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if time.Now().Before(l.until) {
+	if time.Now().Before(l.until) || l.pause > 0 && l.flying > 0 {
 		return errAway
 	}
 	if len(l.queue)+len(items) > maxQueue {
@@ -197,13 +206,16 @@ func (l *line) fly() {
 		for i, q := range load {
 			items[i] = q.item
 		}
+		began := time.Now()
 		verdicts, err := l.send(items)
 		if broken(err) {
 			// The connection, perhaps, and not the node. Where it was killed, a new one tells
-			// at once; what it has counted without saying so is lost.
+			// at once. What was counted the first time is not counted again.
 			verdicts, err = l.send(items)
 		}
-		l.judge(err)
+		for _, q := range l.judge(err, began) {
+			q.answer <- reply{at: q.at, err: errAway}
+		}
 		for i, q := range load {
 			r := reply{at: q.at, err: err}
 			if err == nil {
@@ -220,16 +232,31 @@ func broken(err error) bool {
 }
 
 // judge notes how a call went: who asks after a failure is told at once, until one
-// who asks later finds that the node is back.
-func (l *line) judge(err error) {
+// who asks later finds that the node is back. It returns the questions that wait, where
+// they would do so in vain. A node that has answered others since the call began is
+// there: the call had a question that takes long.
+func (l *line) judge(err error, began time.Time) (vain []question) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err == nil {
+		l.good = time.Now()
+	} else if l.good.After(began) {
+		return nil
+	}
 	if err == nil || errors.Is(err, syscall.ECONNREFUSED) { // that costs no time
-		l.pause = 0
-		return
+		l.until, l.pause = time.Time{}, 0
+		return nil
 	}
 	l.pause = min(max(2*l.pause, firstPause), lastPause)
 	l.until = time.Now().Add(l.pause)
+	vain, l.queue = l.queue, nil
+	return vain
+}
+
+func (l *line) doubtful() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pause > 0
 }
 
 func (l *line) send(items []item) ([]verdict, error) {

@@ -116,6 +116,9 @@ func (s *Service) keys(bucket, prefix string) ([]KeyState, error) {
 			continue
 		}
 		c := e.fit(l, now)
+		if c.full(now) == 0 {
+			continue
+		}
 		full := c.full(now).Milliseconds()
 		out = append(out, KeyState{Key: e.key, Limit: l.Size, Remaining: c.remaining(l, now), FullIn: max(-1, full), Node: s.self})
 	}

@@ -61,8 +61,12 @@ type Config struct {
 }
 
 // CallTimeout bounds how long the owner of a key may take to answer, on its way to
-// us and back.
-const CallTimeout = 250 * time.Millisecond
+// us and back. An owner that did not answer a moment ago has doubtTime.
+const CallTimeout = time.Second
+
+// moveTimeout is the same for a node that is to give up a key, or to keep a copy: who
+// asks for that is being waited for.
+const moveTimeout = 400 * time.Millisecond
 
 // Service counts, together with those of the other nodes. It is safe for concurrent
 // use.
@@ -78,10 +82,15 @@ type Service struct {
 
 	past     atomic.Pointer[history]
 	leases   *leases
+	debts    *debts
+	counted  *counted // nil on a single node
+	ids      atomic.Uint64
 	changing sync.Mutex
 	settling map[string]chan struct{}
 	byes     map[string]int64 // nodes that have given everything away, and when
 	refused  map[string]int64 // nodes whose port is closed, and since when
+	silence  map[string]int64 // nodes that were to give up a key and do not answer, and since when
+	silent   atomic.Bool      // whether there are any
 	gone     chan struct{}    // says that something about either is new
 	moved    chan struct{}    // says that there is a new view
 	left     atomic.Bool
@@ -114,10 +123,12 @@ func New(cfg Config) (*Service, error) {
 		cfg.MaxKeys = 100_000
 	}
 	start := time.Now()
-	s := &Service{cfg: cfg, agree: int64(agreeTime), tables: map[string]*table{}, leases: newLeases(), settling: map[string]chan struct{}{}, byes: map[string]int64{}, refused: map[string]int64{}, gone: make(chan struct{}, 1), moved: make(chan struct{}, 1),
+	s := &Service{cfg: cfg, agree: int64(agreeTime), tables: map[string]*table{}, leases: newLeases(), debts: newDebts(), settling: map[string]chan struct{}{}, byes: map[string]int64{}, refused: map[string]int64{}, silence: map[string]int64{}, gone: make(chan struct{}, 1), moved: make(chan struct{}, 1),
 		mono: func() int64 { return int64(time.Since(start)) + int64(maxFill) }}
 	if cfg.Cluster != nil {
 		s.self = cfg.Cluster.Self()
+		s.counted = &counted{}
+		s.ids.Store(rand.Uint64()) // #nosec G404 -- so that those of two nodes, or of two starts, differ
 	}
 	return s, nil
 }
@@ -127,6 +138,14 @@ func New(cfg Config) (*Service, error) {
 // needs to notice that it is gone. One that starts again within it counts nothing so
 // long.
 const goneTime = 4 * time.Second
+
+// id is a new question's.
+func (s *Service) id() uint64 {
+	if s.counted == nil {
+		return 0
+	}
+	return s.ids.Add(1)
+}
 
 // look takes over who is there, and reports whether that has changed.
 func (s *Service) look() bool {
@@ -195,7 +214,7 @@ func (s *Service) copyAll(ctx context.Context) {
 	}
 	for id, all := range lots {
 		for lot := range slices.Chunk(all, maxLot) {
-			if _, err := s.call(ctx, to[id], lot); err != nil {
+			if _, err := s.call(ctx, to[id], lot, CallTimeout); err != nil {
 				s.counts.copyFails.Add(1)
 				break
 			}
@@ -218,6 +237,9 @@ func (s *Service) Run(ctx context.Context) error {
 	views, sweep := time.NewTicker(200*time.Millisecond), time.NewTicker(10*time.Second)
 	defer views.Stop()
 	defer sweep.Stop()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { s.payOften(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -240,6 +262,84 @@ func (s *Service) sweep() {
 		t.sweep(now)
 	}
 	s.leases.sweep(now)
+	rules := s.cfg.Rules()
+	s.debts.void(now, func(bucket, key string, limit *Limit) int64 {
+		k := rules.types[bucket]
+		if k == nil {
+			return 0
+		}
+		if limit != nil {
+			return fillOf(*limit)
+		}
+		return fillOf(k.limitOf(key, s.cfg.Now))
+	})
+}
+
+// payOften pays until ctx ends.
+func (s *Service) payOften(ctx context.Context) {
+	tick := time.NewTicker(payEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			s.pay(ctx)
+		}
+	}
+}
+
+const payEvery = 100 * time.Millisecond
+
+// pay tells the owners what this node has given out alone, as far as they answer.
+func (s *Service) pay(ctx context.Context) {
+	var wg sync.WaitGroup
+	for p, all := range s.owing() {
+		wg.Go(func() { s.payTo(ctx, p, all) })
+	}
+	wg.Wait()
+}
+
+// owing is what each owner is to be told.
+func (s *Service) owing() map[Peer][]item {
+	h := s.past.Load()
+	if h == nil {
+		return nil
+	}
+	out := map[Peer][]item{}
+	for _, i := range s.debts.all() {
+		owner, second := h.now().ranked(hash(i.bucket, i.key))
+		if owner.ID == s.self && s.left.Load() {
+			owner = second
+		}
+		if owner.ID != "" {
+			out[owner] = append(out[owner], i)
+		}
+	}
+	return out
+}
+
+func (s *Service) payTo(ctx context.Context, p Peer, all []item) {
+	for lot := range slices.Chunk(all, maxLot) {
+		if p.ID == s.self {
+			s.paid(lot, s.handle(ctx, p.ID, lot))
+			continue
+		}
+		answers, err := s.call(ctx, p, lot, CallTimeout)
+		if err != nil {
+			return
+		}
+		s.paid(lot, answers)
+	}
+}
+
+// paid forgets the debts of items that were answered.
+func (s *Service) paid(items []item, answers []verdict) {
+	for n := range items {
+		if r := answers[n].result; r == yes || r == no {
+			s.debts.paid(&items[n])
+		}
+	}
 }
 
 func (s *Service) all() map[string]*table {
@@ -362,6 +462,9 @@ func (s *Service) ask(ctx context.Context, r Request, i item) (Decision, error) 
 		return d, nil
 	}
 	i.bucket, i.key, i.limit = r.Bucket, r.Key, r.Limit
+	if i.op != opStatus {
+		i.id = s.id()
+	}
 	v, err := s.decide(ctx, k, l, i)
 	if err != nil {
 		if ctx.Err() != nil {
@@ -369,7 +472,7 @@ func (s *Service) ask(ctx context.Context, r Request, i item) (Decision, error) 
 		}
 		counts.Fallback.Add(1)
 		d.Fallback = true
-		v = s.fallback(k, l, i)
+		v = s.fallback(k, l, i, !errors.Is(err, errAway))
 	}
 	switch {
 	case i.op == opPut || i.op == opStatus:
@@ -412,7 +515,12 @@ func (s *Service) decideOnce(ctx context.Context, k *kind, l Limit, i item) (ver
 	owner, second := h.now().ranked(hash(i.bucket, i.key))
 	if owner.ID == s.self {
 		if !s.left.Load() {
-			return s.serve(ctx, k, l, i)
+			s.debts.carry(&i)
+			v, err := s.serve(ctx, k, l, i)
+			if err == nil {
+				s.debts.paid(&i)
+			}
+			return v, err
 		}
 		owner = second
 	}
@@ -424,13 +532,17 @@ func (s *Service) decideOnce(ctx context.Context, k *kind, l Limit, i item) (ver
 		return v, nil
 	}
 	s.leases.want(&i, l, s.mono())
-	all, err := s.call(ctx, owner, []item{i})
+	if len(i.owed) == 0 { // else it is another's, who has given everything away
+		s.debts.carry(&i)
+	}
+	all, err := s.call(ctx, owner, []item{i}, CallTimeout)
 	if err != nil {
 		return verdict{}, err
 	}
 	v := all[0]
 	switch v.result {
 	case yes, no:
+		s.debts.paid(&i)
 		s.leases.learn(&i, v, s.mono())
 		return v, nil
 	case noBucket, malformed:
@@ -439,9 +551,9 @@ func (s *Service) decideOnce(ctx context.Context, k *kind, l Limit, i item) (ver
 	return v, errors.New("the key changes its owner")
 }
 
-func (s *Service) call(ctx context.Context, p Peer, items []item) ([]verdict, error) {
+func (s *Service) call(ctx context.Context, p Peer, items []item, most time.Duration) ([]verdict, error) {
 	s.counts.calls.Add(1)
-	ctx, cancel := context.WithTimeout(ctx, CallTimeout)
+	ctx, cancel := context.WithTimeout(ctx, most)
 	defer cancel()
 	all, err := s.wire.call(ctx, p, items)
 	if err == nil && len(all) != len(items) {
@@ -449,6 +561,8 @@ func (s *Service) call(ctx context.Context, p Peer, items []item) ([]verdict, er
 	}
 	if err != nil {
 		s.counts.failed.Add(1)
+	} else if s.silent.Load() {
+		s.speaks(p.ID)
 	}
 	if errors.Is(err, syscall.ECONNREFUSED) { // nobody is there who counts
 		s.changing.Lock()
@@ -456,6 +570,33 @@ func (s *Service) call(ctx context.Context, p Peer, items []item) ([]verdict, er
 		s.went(s.refused, p.ID)
 	}
 	return all, err
+}
+
+// silentTime is for how long a node may be silent, of which the control plane says that
+// it is there, before what it has counted is guessed.
+const silentTime = 4 * time.Second
+
+// isSilent notes that a node does not answer, and reports whether it has not for long.
+func (s *Service) isSilent(id string, now int64) bool {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	since, ok := s.silence[id]
+	if !ok {
+		if len(s.silence) >= 1024 {
+			clear(s.silence)
+		}
+		since = now
+		s.silence[id] = now
+		s.silent.Store(true)
+	}
+	return now-since >= int64(silentTime)
+}
+
+func (s *Service) speaks(id string) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	delete(s.silence, id)
+	s.silent.Store(len(s.silence) > 0)
 }
 
 // went notes that a node is gone. The caller holds s.changing.
@@ -487,12 +628,14 @@ func (s *Service) heard(id string) {
 	}
 }
 
-// fallback decides without the node that counts.
-func (s *Service) fallback(k *kind, l Limit, i item) verdict {
+// fallback decides without the node that counts. arrived says that the question may
+// have been counted all the same.
+func (s *Service) fallback(k *kind, l Limit, i item, arrived bool) verdict {
 	switch {
 	case k.OnFailure == Open:
 		return verdict{result: yes, limit: l.Size, remaining: l.Size}
 	case k.OnFailure == Closed:
+		s.refusedAlone(i, arrived)
 		return verdict{result: no, limit: l.Size, wait: time.Second, full: l.Fill()}
 	}
 	n := 1
@@ -500,12 +643,31 @@ func (s *Service) fallback(k *kind, l Limit, i item) verdict {
 		n = h.nodes()
 	}
 	part := l.share(n)
+	last, at, heard := s.leases.last(&i)
+	left := max(0, last-s.debts.of(&i)) / int64(n)
 	var v verdict
-	s.table(k.Name+" alone").do(i.key, s.mono(), func(e entry, _ bool) (entry, bool) {
-		v = s.count(&e, part, i)
+	alone := i
+	alone.id, alone.owed, alone.lease = 0, nil, 0
+	s.table(k.Name+" alone").do(i.key, s.mono(), func(e entry, ok bool) (entry, bool) {
+		if heard && (!ok || e.at < at) {
+			e.cell, e.at = cell{}.fit(part, at).owe(part, at, part.Size-min(left, part.Size)), at
+		}
+		v = s.count(&e, part, alone)
 		return e, true
 	})
+	if v.result == no {
+		s.refusedAlone(i, arrived)
+	} else if i.op == opTake || i.op == opWait {
+		s.debts.add(&i, i.n, arrived, s.id(), s.mono())
+	}
 	return v
+}
+
+// refusedAlone sees to it that a question which had no answer in time takes nothing.
+func (s *Service) refusedAlone(i item, arrived bool) {
+	if arrived && (i.op == opTake || i.op == opWait) {
+		s.debts.add(&i, -i.n, true, 0, s.mono())
+	}
 }
 
 // serve counts on this node, once it has made sure that no other does.
@@ -538,7 +700,7 @@ func (s *Service) serve(ctx context.Context, k *kind, l Limit, i item) (verdict,
 		if settled {
 			// What was taken over is copied even where it is used up: the copy that it came
 			// from is this node's alone.
-			if h != nil && (tookOver || v.result == yes && (i.op == opTake || i.op == opWait)) && s.durable(l) {
+			if h != nil && (tookOver || len(i.owed) > 0 || v.result == yes && i.op != opStatus) && s.durable(l) {
 				s.copy(ctx, h, t, l, i)
 			}
 			return v, nil
@@ -555,7 +717,10 @@ func (s *Service) serve(ctx context.Context, k *kind, l Limit, i item) (verdict,
 	return verdict{}, errors.New("the key changes its owner over and over")
 }
 
-var errBusy = errors.New("two nodes take the key over at the same time")
+var (
+	errBusy   = errors.New("two nodes take the key over at the same time")
+	errSilent = errors.New("a node that may have counted the key does not answer yet")
+)
 
 // isSettled reports whether this node has the right to count a key, and notes it.
 func (s *Service) isSettled(h *history, e *entry, ok bool, i item, l Limit, now int64) bool {
@@ -581,16 +746,24 @@ func (s *Service) isSettled(h *history, e *entry, ok bool, i item, l Limit, now 
 func (s *Service) count(e *entry, l Limit, i item) verdict {
 	now := s.mono()
 	v := verdict{result: yes, limit: l.Size}
-	switch i.op {
-	case opStatus:
+	e.cell = s.counted.settle(e.cell, l, now, i.owed)
+	switch again := s.counted.has(i.id); {
+	case again:
+		// Its answer did not arrive. Who waits does so behind all others.
 		e.cell = e.fit(l, now)
-	case opPut:
+		if i.op == opWait && e.step > 0 {
+			v.wait = time.Duration(max(0, e.tat-now-l.Size*e.step))
+		}
+		i.lease = 0
+	case i.op == opStatus:
+		e.cell = e.fit(l, now)
+	case i.op == opPut:
 		if i.n == 0 {
-			e.cell = cell{}.fit(l, now)
+			e.cell, e.keep = e.cell.filled(l, now, s.cfg.Now().UnixMilli()), now+fillOf(l)
 		} else {
 			e.cell = e.cell.put(l, now, i.n)
 		}
-	case opWait:
+	case i.op == opWait:
 		e.cell, v.wait = e.cell.reserve(l, now, i.n, i.most)
 		if v.wait < 0 {
 			v.result = no
@@ -602,6 +775,9 @@ func (s *Service) count(e *entry, l Limit, i item) verdict {
 		if e.cell, v.wait = e.cell.take(l, now, i.n); v.wait != 0 {
 			v.result = no
 		}
+	}
+	if v.result == yes && i.op != opStatus {
+		s.counted.add(i.id)
 	}
 	if v.result == yes && i.lease > 0 && l.Per > 0 {
 		// What one asker has in hand, the others do not: never more than a part of it.
@@ -636,7 +812,7 @@ func (s *Service) copy(ctx context.Context, h *history, t *table, l Limit, i ite
 		c = e.cell.relative(s.mono())
 		return e, ok
 	})
-	if _, err := s.call(ctx, to, []item{{op: opCopy, bucket: i.bucket, key: i.key, cell: c}}); err != nil {
+	if _, err := s.call(ctx, to, []item{{op: opCopy, bucket: i.bucket, key: i.key, cell: c}}, moveTimeout); err != nil {
 		s.counts.copyFails.Add(1)
 	}
 }
@@ -686,12 +862,15 @@ func (s *Service) settle(ctx context.Context, h *history, t *table, k *kind, l L
 				e.held = copied
 				return e, e.size > 0
 			}
-			before.cell = e.cell
+			before.cell, before.keep = e.cell, e.keep
 			return before, true
 		}
 		if e.size > 0 { // a copy may have come meanwhile
 			now := s.mono()
 			after.cell = later(after.fit(l, now), e.fit(l, now))
+		}
+		if after.gen > 0 {
+			after.keep = s.mono() + fillOf(l)
 		}
 		after.held, after.view, after.to = mine, h.now().n, ""
 		return after, true
@@ -736,7 +915,7 @@ func (s *Service) gather(ctx context.Context, h *history, e entry, had bool, l L
 	silent := map[string]bool{}
 	for n := 0; n < len(asked); n++ { // grows on the way
 		p := asked[n]
-		all, err := s.call(ctx, p.Peer, []item{{op: opPull, bucket: i.bucket, key: i.key, limit: i.limit}})
+		all, err := s.call(ctx, p.Peer, []item{{op: opPull, bucket: i.bucket, key: i.key, limit: i.limit}}, moveTimeout)
 		now = s.mono()
 		switch {
 		case ctx.Err() != nil:
@@ -762,6 +941,8 @@ func (s *Service) gather(ctx context.Context, h *history, e entry, had bool, l L
 			// It may have a copy, and has not counted: who has is asked too.
 		case durable && p.second:
 			// This node has the copies of what that one has counted.
+		case h.present(p.ID) && !s.isSilent(p.ID, now):
+			return e, errSilent
 		case p.until < now:
 			heed(p.until)
 		default:
@@ -770,7 +951,9 @@ func (s *Service) gather(ctx context.Context, h *history, e entry, had bool, l L
 	}
 	if cautious >= 0 {
 		s.counts.cautious.Add(1)
-		known = later(known.fit(l, now), l.over(cautious).fit(l, now))
+		guess := l.over(cautious).fit(l, now)
+		guess.gen = known.gen
+		known = later(known.fit(l, now), guess)
 	}
 	e.cell = known
 	return e, nil
@@ -891,6 +1074,9 @@ func (s *Service) handleMove(from string, i item) verdict {
 			default:
 				e.cell = c
 			}
+			if e.gen > 0 {
+				e.keep = now + fillOf(l)
+			}
 			e.held, e.to = mine, ""
 			if h != nil {
 				e.view = h.now().n
@@ -901,9 +1087,13 @@ func (s *Service) handleMove(from string, i item) verdict {
 			c := i.cell.cell(now).fit(l, now)
 			if ok {
 				e.cell = later(e.fit(l, now), c)
-				return e, true
+			} else {
+				e = entry{cell: c, held: copied}
 			}
-			return entry{cell: c, held: copied}, true
+			if c.gen > 0 {
+				e.keep = now + fillOf(l)
+			}
+			return e, true
 		}
 	})
 	return v
@@ -933,7 +1123,9 @@ func (s *Service) giveUp(h *history, v *verdict, to string, l Limit, i item, e e
 		v.result = busy
 		return e, true
 	case gone:
-		v.to = e.to
+		if v.to = e.to; to == e.to { // it has not heard the answer
+			v.result, v.cell = yes, e.fit(l, now).relative(now)
+		}
 	case copied:
 		v.result, v.cell = yes, e.fit(l, now).relative(now)
 		return e, true
@@ -953,7 +1145,7 @@ func (s *Service) insist(ctx context.Context, p Peer, items []item) error {
 	ctx, cancel := context.WithTimeout(ctx, lastPause)
 	defer cancel()
 	for {
-		_, err := s.call(ctx, p, items)
+		_, err := s.call(ctx, p, items, CallTimeout)
 		if err == nil {
 			return nil
 		}

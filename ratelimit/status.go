@@ -22,7 +22,7 @@ func (s *Service) Keys(ctx context.Context, bucket, prefix string) (keys []KeySt
 	if !ok || h == nil {
 		return keys, nil, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, 4*CallTimeout)
+	ctx, cancel := context.WithTimeout(ctx, CallTimeout)
 	defer cancel()
 	var mu sync.Mutex
 	var wg sync.WaitGroup

@@ -35,6 +35,7 @@ type entry struct {
 	held holder
 	to   string // the node that has taken it over, where held is gone
 	at   int64  // when it did
+	keep int64  // until when it is remembered even where it is full: when it was filled by hand
 }
 
 // holder says who has the right to count.
@@ -113,7 +114,7 @@ func (t *table) makeRoom(s *shard, now int64) {
 // spent reports whether the bucket is full, so that nothing is lost with it.
 func (e entry) spent(now int64) bool {
 	switch {
-	case e.held == pulling:
+	case e.held == pulling || now < e.keep:
 		return false
 	case e.held == gone && now-e.at < int64(agreeTime):
 		return false

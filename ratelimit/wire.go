@@ -22,6 +22,7 @@ const (
 	opBye     // I have given away everything
 	lastOp    = opBye
 	maxItems  = 1024
+	maxGen    = 1 << 48 // ms: the year 10889
 	maxAnswer = 1 << 20 // bytes of a request or an answer
 )
 
@@ -37,6 +38,11 @@ type item struct {
 	// one.
 	limit *Limit
 	cell  relative
+	// id is the question's own, so that one that is asked twice counts once; 0 where
+	// that does not matter.
+	id uint64
+	// owed is what the asker gave out of this key alone, to be counted first.
+	owed []owed
 }
 
 // relative is a cell without the clock of its node.
@@ -44,20 +50,21 @@ type relative struct {
 	left int64 // of tat, from now on
 	step int64
 	size int64
+	gen  int64
 }
 
 func (c cell) relative(now int64) relative {
 	if c.step == 0 {
-		return relative{c.tat, 0, c.size}
+		return relative{c.tat, 0, c.size, c.gen}
 	}
-	return relative{max(0, c.tat-now), c.step, c.size}
+	return relative{max(0, c.tat-now), c.step, c.size, c.gen}
 }
 
 func (r relative) cell(now int64) cell {
 	if r.step == 0 {
-		return cell{r.left, 0, r.size}
+		return cell{r.left, 0, r.size, r.gen}
 	}
-	return cell{now + r.left, r.step, r.size}
+	return cell{now + r.left, r.step, r.size, r.gen}
 }
 
 type result byte
@@ -95,8 +102,12 @@ func encodeItems(items []item) []byte {
 	b = binary.AppendUvarint(b, uint64(len(items)))
 	for _, i := range items {
 		b = putText(putText(append(b, byte(i.op)), i.bucket), i.key)
-		for _, v := range []int64{i.n, int64(i.most), i.lease, i.cell.left, i.cell.step, i.cell.size} {
+		for _, v := range []int64{i.n, int64(i.most), i.lease, i.cell.left, i.cell.step, i.cell.size, i.cell.gen} {
 			b = binary.AppendVarint(b, v)
+		}
+		b = binary.AppendUvarint(binary.AppendUvarint(b, i.id), uint64(len(i.owed)))
+		for _, o := range i.owed {
+			b = binary.AppendVarint(binary.AppendUvarint(b, o.id), o.n)
 		}
 		if i.limit == nil {
 			b = append(b, 0)
@@ -119,7 +130,7 @@ func encodeVerdicts(all []verdict) []byte {
 			flags = 1
 		}
 		b = append(b, byte(v.result), flags)
-		for _, x := range []int64{v.limit, v.remaining, int64(v.wait), int64(v.full), v.lease, v.cell.left, v.cell.step, v.cell.size} {
+		for _, x := range []int64{v.limit, v.remaining, int64(v.wait), int64(v.full), v.lease, v.cell.left, v.cell.step, v.cell.size, v.cell.gen} {
 			b = binary.AppendVarint(b, x)
 		}
 		b = putText(b, v.to)
@@ -200,20 +211,38 @@ func (r *reader) end() error {
 }
 
 func (r *reader) relative() relative {
-	c := relative{r.int(), r.int(), r.int()}
+	c := relative{r.int(), r.int(), r.int(), r.int()}
 	// What no limit can have led to is nonsense; sums of it would overflow.
-	if c.left < 0 || c.left > 2*int64(maxFill) || c.step < 0 || c.step > int64(maxFill) || c.size < 0 || c.size > MaxSize {
+	if c.left < 0 || c.left > 2*int64(maxFill) || c.step < 0 || c.step > int64(maxFill) || c.size < 0 || c.size > MaxSize || c.gen < 0 || c.gen > maxGen {
 		r.fail(fmt.Errorf("a bucket of %d tokens, %d ns each, lacks %d: no limit allows that", c.size, c.step, c.left))
 	}
 	return c
 }
 
+// owed reads what the asker gave out alone.
+func (r *reader) owed() []owed {
+	n := r.uint()
+	if n > maxOwed {
+		r.fail(fmt.Errorf("%d debts of one key; allowed are %d", n, maxOwed))
+		return nil
+	}
+	var out []owed
+	for range n {
+		o := owed{id: r.uint(), n: r.int()}
+		if r.err == nil && (o.n == 0 || o.n < -MaxSize || o.n > MaxSize) {
+			r.fail(fmt.Errorf("a debt of %d tokens; allowed are %d to %d without 0", o.n, -MaxSize, MaxSize))
+		}
+		out = append(out, o)
+	}
+	return out
+}
+
 func decodeItems(raw []byte) ([]item, error) {
 	r := &reader{b: raw}
-	out := make([]item, 0, min(r.count(), len(raw)/10))
+	out := make([]item, 0, min(r.count(), len(raw)/13))
 	r = &reader{b: raw}
 	for range r.count() {
-		i := item{op: op(r.byte()), bucket: r.text(100), key: r.text(MaxKey), n: r.int(), most: time.Duration(r.int()), lease: r.int(), cell: r.relative()}
+		i := item{op: op(r.byte()), bucket: r.text(100), key: r.text(MaxKey), n: r.int(), most: time.Duration(r.int()), lease: r.int(), cell: r.relative(), id: r.uint(), owed: r.owed()}
 		switch r.byte() {
 		case 0:
 		case 1:
