@@ -287,7 +287,7 @@ func (n *Node) buildControl() error {
 		return 0
 	})
 	gauge("portcullis_cluster_settings_version", "Version of the cluster's settings that this node works with.", func() int64 { return n.settings })
-	for _, sight := range []control.Sight{control.Up, control.Suspect, control.Down} {
+	for _, sight := range []control.Sight{control.Unknown, control.Up, control.Suspect, control.Down} {
 		n.metrics.LabelledGauge("portcullis_cluster_nodes", "Nodes of the cluster, by how this one sees them on row control.", map[string]string{"sight": string(sight)}, func() float64 {
 			count := 0.0
 			for _, v := range n.control.Members() {

@@ -29,19 +29,13 @@ func (n *Node) rateLimitCluster() ratelimit.Cluster {
 		return nil
 	}
 	n.control.Listens(string(netcontract.RateLimit), n.rateLimitPort())
-	return counters{n.control, time.Now()}
+	return counters{n.control}
 }
 
 // counters are the nodes of a cluster that are active, answer, and listen on row
-// rate-limit.
-type counters struct {
-	control *control.Service
-	since   time.Time
-}
-
-// hearing is how long after its start a node takes those for present that it has not
-// heard of yet: else it would count alone, with full buckets, what they count too.
-const hearing = 3 * time.Second
+// rate-limit. Those that this node has not heard of yet are among them: else it would
+// count alone, with full buckets, what they count too.
+type counters struct{ control *control.Service }
 
 func (c counters) Self() string { return c.control.ID() }
 
@@ -50,7 +44,7 @@ func (c counters) Peers() []ratelimit.Peer {
 	for _, v := range c.control.Members() {
 		port := v.Ports[string(netcontract.RateLimit)]
 		host, _, err := net.SplitHostPort(v.Address)
-		if err != nil || port == 0 || v.State != control.Active || v.Network != control.Up && (v.Skew != nil || time.Since(c.since) > hearing) {
+		if err != nil || port == 0 || v.State != control.Active || v.Network != control.Up && v.Network != control.Unknown {
 			continue
 		}
 		out = append(out, ratelimit.Peer{ID: v.ID, Host: net.JoinHostPort(host, strconv.Itoa(port))})

@@ -205,7 +205,8 @@ type clusterLsCmd struct {
 
 func (clusterLsCmd) Help() string {
 	return `DATABASE is whether a node's heartbeats arrive in the database, NETWORK whether it answers on row control:
-suspect after three seconds of silence, down after ten. CLOCK is how far its clock is ahead of the answering
+suspect after three seconds of silence, down after ten, unknown where the answering node has just started, or it has
+just joined, and it was not heard of yet. CLOCK is how far its clock is ahead of the answering
 node's. Exit code 1 means that a node is down, or that the nodes work with different settings.
 
 Example:

@@ -30,7 +30,8 @@ type ClusterNode struct {
 	Leader  bool   `json:"leader"`
 	Self    bool   `json:"self"` // the node that answers
 	// Database and Network are up, suspect or down: whether its heartbeats arrive in the
-	// database, and whether it answers on row control.
+	// database, and whether it answers on row control. Network is unknown where the node
+	// that answers has not heard of it yet, and has not asked for three seconds.
 	Database string `json:"database"`
 	Network  string `json:"network"`
 	Settings int64  `json:"settings"` // version of the cluster's settings that it works with

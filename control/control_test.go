@@ -217,6 +217,16 @@ func TestSights(t *testing.T) {
 			t.Errorf("silent for %v: got %s, want %s", silence, got, want)
 		}
 	}
+	// Who has never answered is no sooner away than who did.
+	began := time.Now()
+	for asked, want := range map[time.Duration]Sight{0: Unknown, suspectAfter - 1: Unknown, suspectAfter: Suspect, downAfter: Down} {
+		if got := networkSight(began.Add(asked), began, time.Time{}); got != want {
+			t.Errorf("asked for %v without an answer: got %s, want %s", asked, got, want)
+		}
+	}
+	if got := networkSight(began.Add(time.Hour), began, began.Add(time.Hour-time.Second)); got != Up {
+		t.Errorf("answered a second ago: got %s", got)
+	}
 }
 
 func TestDatabaseElsewhere(t *testing.T) {

@@ -47,6 +47,7 @@ type Sight string
 
 // The sights.
 const (
+	Unknown Sight = "unknown" // not heard of yet, and not asked for three seconds yet
 	Up      Sight = "up"
 	Suspect Sight = "suspect" // silent for three seconds
 	Down    Sight = "down"    // silent for ten
@@ -66,6 +67,18 @@ func sightOf(silence time.Duration) Sight {
 		return Suspect
 	}
 	return Up
+}
+
+// networkSight is how a node is seen that has been asked since a time, and has last
+// answered at another; zero where it has not.
+func networkSight(now, since, answered time.Time) Sight {
+	if !answered.IsZero() {
+		return sightOf(now.Sub(answered))
+	}
+	if s := sightOf(now.Sub(since)); s != Up {
+		return s
+	}
+	return Unknown
 }
 
 // View is a member with what one node knows of it.

@@ -31,6 +31,7 @@ type peer struct {
 	http    *http.Client
 	stop    context.CancelFunc
 	done    chan struct{}
+	since   time.Time // when this node began to ask it
 
 	believed []string // serial numbers of its certificates; guarded by service.mu
 
@@ -67,7 +68,7 @@ func (s *Service) syncPeers() {
 			continue
 		}
 		ctx, cancel := context.WithCancel(context.Background())
-		p := &peer{service: s, id: id, address: m.Address, believed: m.Certificates, stop: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1), http: s.client(m.Address, id)}
+		p := &peer{service: s, id: id, address: m.Address, since: time.Now(), believed: m.Certificates, stop: cancel, done: make(chan struct{}), wake: make(chan struct{}, 1), http: s.client(m.Address, id)}
 		s.peers[id] = p
 		go p.run(ctx)
 	}

@@ -344,10 +344,11 @@ func (s *Service) Members() []View {
 		v := View{Member: m, Leader: s.lease.holder == m.ID, Self: m.ID == s.id.ID, Database: sightOf(now.Sub(s.beats[m.ID].at))}
 		v.Network = Up
 		if !v.Self {
-			v.Network = Down
-			if h, ok := s.answers[m.ID]; ok {
-				v.Network = sightOf(now.Sub(h.at))
+			var since time.Time
+			if p := s.peers[m.ID]; p != nil {
+				since = p.since
 			}
+			v.Network = networkSight(now, since, s.answers[m.ID].at)
 		}
 		if skew, ok := s.skews[m.ID]; ok {
 			v.Skew = &skew
