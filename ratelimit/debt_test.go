@@ -156,33 +156,69 @@ func TestAQuestionThatIsAskedTwiceCountsOnce(t *testing.T) {
 	}
 }
 
+// moving is a key that goes from node0 to node2 when that joins two others, and the
+// three.
+func (w *world) moving() (key string, all []Peer) {
+	all = append(w.live(), Peer{ID: "node2", Host: "h"})
+	later := newView(0, 0, all)
+	for i := 0; ; i++ {
+		key = fmt.Sprint("k", i)
+		was, _ := w.nodes["node0"].past.Load().now().ranked(hash("b", key))
+		if is, _ := later.ranked(hash("b", key)); was.ID == "node0" && is.ID == "node2" {
+			return key, all
+		}
+	}
+}
+
 // TestAPullWhoseAnswerIsLost: who gave up a key says once more what it had counted,
 // and until then nobody guesses.
 func TestAPullWhoseAnswerIsLost(t *testing.T) {
 	w := newWorld(t, 1, Bucket{Name: "b", Spec: Spec{Size: 60, PerMinute: 1}, OnFailure: Closed})
 	w.cluster(2)
-	all := append(w.live(), Peer{ID: "node2", Host: "h"})
-	later := newView(0, 0, all)
-	key := ""
-	for i := 0; key == ""; i++ { // one that goes from node0 to node2
-		k := fmt.Sprint("k", i)
-		was, _ := w.nodes["node0"].past.Load().now().ranked(hash("b", k))
-		if is, _ := later.ranked(hash("b", k)); was.ID == "node0" && is.ID == "node2" {
-			key = k
-		}
-	}
+	key, all := w.moving()
 	if got := w.take(w.nodes["node0"], key, 20); got != 20 {
 		t.Fatalf("%d of 20 were admitted", got)
 	}
 	heir := w.start("node2", all)
 	w.agree()
-	w.fate = func() fate { return answerLost }
+	w.fate, w.calls = func() fate { return answerLost }, 0
 	if got := w.take(heir, key, 5); got != 0 {
 		t.Errorf("%d were admitted before the one that counted had answered", got)
 	}
+	if w.calls != 1 {
+		t.Errorf("it was asked %d times in a moment; want once", w.calls)
+	}
 	w.fate = nil
+	w.now += int64(askAgain)
 	if got := w.take(heir, key, 60); got != 40 {
 		t.Errorf("%d were admitted after 20 of 60; want 40", got)
+	}
+}
+
+// TestWhoIsSilentIsGuessedInTheEnd: a node that the control plane sees, and that does
+// not answer, is waited for so long that a slow limit is not guessed, and no longer; a
+// fast one is guessed at once.
+func TestWhoIsSilentIsGuessedInTheEnd(t *testing.T) {
+	for _, tt := range []struct {
+		spec Spec
+		want []int // after each second
+	}{
+		{Spec{Size: 60, PerMinute: 60}, []int{0, 0, 0, 0, 6}},
+		{Spec{Size: 60, PerSecond: 60}, []int{6, 59}},
+	} {
+		w := newWorld(t, 1, Bucket{Name: "b", Spec: tt.spec, OnFailure: Closed})
+		w.cluster(2)
+		key, all := w.moving()
+		w.take(w.nodes["node0"], key, 60)
+		heir := w.start("node2", all)
+		w.agree()
+		w.parted = func(from, to string) bool { return from == "node0" || to == "node0" }
+		for n, want := range tt.want {
+			if got := w.take(heir, key, 60); got != want {
+				t.Errorf("%+v, %d s after its owner went silent: %d were admitted, want %d", tt.spec, n, got, want)
+			}
+			w.now += int64(time.Second)
+		}
 	}
 }
 

@@ -87,12 +87,11 @@ type Service struct {
 	ids      atomic.Uint64
 	changing sync.Mutex
 	settling map[string]chan struct{}
-	byes     map[string]int64 // nodes that have given everything away, and when
-	refused  map[string]int64 // nodes whose port is closed, and since when
-	silence  map[string]int64 // nodes that were to give up a key and do not answer, and since when
-	silent   atomic.Bool      // whether there are any
-	gone     chan struct{}    // says that something about either is new
-	moved    chan struct{}    // says that there is a new view
+	byes     map[string]int64   // nodes that have given everything away, and when
+	refused  map[string]int64   // nodes whose port is closed, and since when
+	silence  map[string]silence // keys whose last owner is there and does not answer
+	gone     chan struct{}      // says that something about either is new
+	moved    chan struct{}      // says that there is a new view
 	left     atomic.Bool
 
 	counts counters
@@ -123,7 +122,7 @@ func New(cfg Config) (*Service, error) {
 		cfg.MaxKeys = 100_000
 	}
 	start := time.Now()
-	s := &Service{cfg: cfg, agree: int64(agreeTime), tables: map[string]*table{}, leases: newLeases(), debts: newDebts(), settling: map[string]chan struct{}{}, byes: map[string]int64{}, refused: map[string]int64{}, silence: map[string]int64{}, gone: make(chan struct{}, 1), moved: make(chan struct{}, 1),
+	s := &Service{cfg: cfg, agree: int64(agreeTime), tables: map[string]*table{}, leases: newLeases(), debts: newDebts(), settling: map[string]chan struct{}{}, byes: map[string]int64{}, refused: map[string]int64{}, silence: map[string]silence{}, gone: make(chan struct{}, 1), moved: make(chan struct{}, 1),
 		mono: func() int64 { return int64(time.Since(start)) + int64(maxFill) }}
 	if cfg.Cluster != nil {
 		s.self = cfg.Cluster.Self()
@@ -262,6 +261,13 @@ func (s *Service) sweep() {
 		t.sweep(now)
 	}
 	s.leases.sweep(now)
+	s.changing.Lock()
+	for name, q := range s.silence {
+		if now-q.asked > int64(time.Minute) {
+			delete(s.silence, name)
+		}
+	}
+	s.changing.Unlock()
 	rules := s.cfg.Rules()
 	s.debts.void(now, func(bucket, key string, limit *Limit) int64 {
 		k := rules.types[bucket]
@@ -561,8 +567,6 @@ func (s *Service) call(ctx context.Context, p Peer, items []item, most time.Dura
 	}
 	if err != nil {
 		s.counts.failed.Add(1)
-	} else if s.silent.Load() {
-		s.speaks(p.ID)
 	}
 	if errors.Is(err, syscall.ECONNREFUSED) { // nobody is there who counts
 		s.changing.Lock()
@@ -572,31 +576,49 @@ func (s *Service) call(ctx context.Context, p Peer, items []item, most time.Dura
 	return all, err
 }
 
-// silentTime is for how long a node may be silent, of which the control plane says that
-// it is there, before what it has counted is guessed.
+// silentTime is for how long the last owner of a key may be silent, of which the
+// control plane says that it is there, before what it has counted is guessed. Limits
+// that fill in that time are guessed at once, which hurts less.
 const silentTime = 4 * time.Second
 
-// isSilent notes that a node does not answer, and reports whether it has not for long.
-func (s *Service) isSilent(id string, now int64) bool {
+// askAgain is how long it is left alone about that key after a question.
+const askAgain = 250 * time.Millisecond
+
+// silence is since when a key's last owner does not answer, and when it was last asked.
+type silence struct{ since, asked int64 }
+
+// mayGuess notes that the last owner of a key is silent, and reports whether that has
+// lasted for so long that a guess is better.
+func (s *Service) mayGuess(i item, l Limit, now int64) bool {
+	if fillOf(l) <= int64(silentTime) {
+		return true
+	}
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	since, ok := s.silence[id]
+	name := i.bucket + " " + i.key
+	q, ok := s.silence[name]
 	if !ok {
-		if len(s.silence) >= 1024 {
-			clear(s.silence)
+		if len(s.silence) >= maxSilences {
+			return true
 		}
-		since = now
-		s.silence[id] = now
-		s.silent.Store(true)
+		q.since = now
 	}
-	return now-since >= int64(silentTime)
+	if now-q.since >= int64(silentTime) {
+		return true
+	}
+	q.asked = now
+	s.silence[name] = q
+	return false
 }
 
-func (s *Service) speaks(id string) {
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	delete(s.silence, id)
-	s.silent.Store(len(s.silence) > 0)
+// maxSilences bounds the keys that wait for a node that is silent.
+const maxSilences = 4096
+
+// isSilent reports whether a key's last owner was asked a moment ago, in vain. The
+// caller holds s.changing.
+func (s *Service) isSilent(name string, now int64) bool {
+	q, ok := s.silence[name]
+	return ok && now-q.asked < int64(askAgain) && now-q.since < int64(silentTime)
 }
 
 // went notes that a node is gone. The caller holds s.changing.
@@ -675,13 +697,14 @@ func (s *Service) serve(ctx context.Context, k *kind, l Limit, i item) (verdict,
 	t := s.table(k.Name)
 	var failed error
 	tookOver := false
+	wait := ctx
 	for n := range 4 {
 		if n > 0 && errors.Is(failed, errBusy) {
 			// Two nodes take the key over at the same time: each has let go, and one of them
 			// comes back first.
 			select {
-			case <-ctx.Done():
-				return verdict{}, ctx.Err()
+			case <-wait.Done():
+				return verdict{}, wait.Err()
 			case <-time.After(time.Duration(1+rand.IntN(10*n)) * time.Millisecond): // #nosec G404 -- a pause
 			}
 		}
@@ -705,7 +728,12 @@ func (s *Service) serve(ctx context.Context, k *kind, l Limit, i item) (verdict,
 			}
 			return v, nil
 		}
-		failed = s.settle(ctx, h, t, k, l, i)
+		if n == 0 { // whoever asked does not wait for longer
+			var cancel context.CancelFunc
+			wait, cancel = context.WithTimeout(ctx, CallTimeout)
+			defer cancel()
+		}
+		failed = s.settle(wait, h, t, k, l, i)
 		tookOver = tookOver || failed == nil
 		if failed != nil && !errors.Is(failed, errBusy) {
 			return verdict{}, failed
@@ -830,6 +858,10 @@ func (s *Service) settle(ctx context.Context, h *history, t *table, k *kind, l L
 			return ctx.Err()
 		}
 	}
+	if s.isSilent(id, s.mono()) {
+		s.changing.Unlock()
+		return errSilent
+	}
 	ch := make(chan struct{})
 	s.settling[id] = ch
 	s.changing.Unlock()
@@ -855,6 +887,11 @@ func (s *Service) settle(ctx context.Context, h *history, t *table, k *kind, l L
 	}
 	s.counts.settled.Add(1)
 	after, err := s.gather(ctx, h, before, had, l, i)
+	if err == nil {
+		s.changing.Lock()
+		delete(s.silence, id)
+		s.changing.Unlock()
+	}
 	t.do(i.key, s.mono(), func(e entry, ok bool) (entry, bool) {
 		if err != nil {
 			// As it was, but for a copy that came meanwhile.
@@ -941,7 +978,7 @@ func (s *Service) gather(ctx context.Context, h *history, e entry, had bool, l L
 			// It may have a copy, and has not counted: who has is asked too.
 		case durable && p.second:
 			// This node has the copies of what that one has counted.
-		case h.present(p.ID) && !s.isSilent(p.ID, now):
+		case h.present(p.ID) && !s.mayGuess(i, l, now):
 			return e, errSilent
 		case p.until < now:
 			heed(p.until)
