@@ -123,7 +123,7 @@ const (
 )
 
 // exact is a limit that is neither exceeded nor short. A node that is asked and does
-// not answer in 250 ms is decided for: on a machine that does much else that happens
+// not answer in a second is decided for: on a machine that does much else that happens
 // without any fault.
 func exact() float64 {
 	if *full {
