@@ -30,6 +30,7 @@ import (
 	"github.com/portcullis-id/portcullis/deploy"
 	"github.com/portcullis-id/portcullis/firewall"
 	"github.com/portcullis-id/portcullis/internal/lab"
+	"github.com/portcullis-id/portcullis/internal/patronilab"
 	"github.com/portcullis-id/portcullis/netcontract"
 	"github.com/portcullis-id/portcullis/ratelimit"
 )
@@ -60,6 +61,9 @@ type Options struct {
 	Tmpfs int
 	// DatabaseDisk gives each PostgreSQL a disk of this many MiB; 0 means the machine's.
 	DatabaseDisk int
+	// Patroni makes the database the reference deployment's, with its own failover;
+	// Cluster.Database is nil then.
+	Patroni bool
 	// Search gives the cluster a search engine, on the host of the second node.
 	Search bool
 }
@@ -69,12 +73,14 @@ type Cluster struct {
 	Lab      *lab.Lab
 	Nodes    []*Node
 	Database *Database
-	Search   *Search // nil without Options.Search
+	Patroni  *patronilab.Database // nil without Options.Patroni
+	Search   *Search              // nil without Options.Search
 
 	t         testing.TB
 	options   Options
 	dir       string
 	binary    string
+	dsn       string
 	roots     *x509.CertPool
 	balancer  *exec.Cmd
 	balanced  chan struct{}
@@ -114,7 +120,13 @@ func New(t testing.TB, o Options) *Cluster {
 	for _, h := range c.Lab.Nodes() {
 		c.protect(h)
 	}
-	c.Database = newDatabase(t, c)
+	if o.Patroni {
+		c.Patroni = patronilab.Start(t, c.Lab.Nodes()[:o.Nodes])
+		c.dsn = c.Patroni.SecretDSN()
+	} else {
+		c.Database = newDatabase(t, c)
+		c.dsn = c.Database.DSN()
+	}
 	if o.Search {
 		c.Search = newSearch(t, c.dir, c.Lab.Nodes()[1])
 		c.options.Settings = append(c.options.Settings, "search.urls="+c.Search.URL())
@@ -349,7 +361,7 @@ func (n *Node) own() []string {
 func (c *Cluster) settings() []string {
 	return []string{"domain=" + domain, "default_tenant=main", "public_port=443",
 		"trusted_proxies.networks=" + c.Lab.Host("lb").Addr4().String(),
-		"database.dsn=" + c.Database.DSN(),
+		"database.dsn=" + c.dsn,
 		"passwords.memory_kib=8192", "passwords.time=1", "log.level=info",
 		// All logins come from one address; and the load asks for /userinfo more often than
 		// the ten times at once that a token has, where a node that was killed has counted.

@@ -95,7 +95,7 @@ func (db *DB) with(caller context.Context, fn func(ctx context.Context, c *conn)
 // again runs fn until it succeeds, fails for a reason of its own, or has waited for
 // the database for too long.
 func (db *DB) again(ctx context.Context, fn func() error) error {
-	until, began := time.Time{}, time.Now()
+	until, conflict := time.Time{}, time.Time{}
 	for try := time.Duration(1); ; try++ {
 		err := db.wait(ctx, until)
 		if err != nil {
@@ -113,7 +113,12 @@ func (db *DB) again(ctx context.Context, fn func() error) error {
 			if time.Now().After(until) {
 				return classify(db.where, err)
 			}
-		case !faster(err) || time.Since(began) > inTheWay:
+			conflict = time.Time{} // all wait, and come at the same moment
+		case !faster(err):
+			return classify(db.where, err)
+		case conflict.IsZero():
+			conflict = time.Now()
+		case time.Since(conflict) > inTheWay:
 			return classify(db.where, err)
 		}
 		select {

@@ -1,0 +1,52 @@
+//go:build linux
+
+package chaos_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/portcullis-id/portcullis/internal/chaos"
+	"github.com/portcullis-id/portcullis/internal/patronilab"
+)
+
+// TestPatroni puts faults into the database of the reference deployment, as
+// `portcullis cluster render` writes it, below a whole cluster under load. Who is
+// the primary is Patroni's to decide.
+func TestPatroni(t *testing.T) {
+	if !*full {
+		t.Skip("Patroni takes up to half a minute for each failover: make chaos runs it")
+	}
+	patronilab.Require(t)
+	c := chaos.New(t, chaos.Options{Patroni: true})
+	s := c.Scene(t.Context(), 8)
+	var all []fault
+	add := func(name string, do func(r *chaos.Run, primary string)) {
+		all = append(all, fault{chaos.Fault{Name: "Patroni: " + name, AtMost: anyShare, Within: 30 * time.Second, Do: func(r *chaos.Run) {
+			do(r, r.Patroni.Primary())
+			r.Hold(3 * time.Second)
+			r.Patroni.Whole()
+		}}, false})
+	}
+	next := func(r *chaos.Run, primary string) {
+		to := r.Patroni.Another(primary)
+		r.Notef("%s was the primary %.1fs after the fault", to, (r.Now() - r.Marks()[0].At).Seconds())
+	}
+	add("PostgreSQL of the primary is killed", func(r *chaos.Run, primary string) { r.Patroni.KillPostgres(primary) })
+	add("PostgreSQL and Patroni of the primary are killed", func(r *chaos.Run, primary string) {
+		r.Patroni.Kill(primary)
+		next(r, primary)
+		r.Patroni.Patroni(primary)
+	})
+	add("the host of the primary is cut off", func(r *chaos.Run, primary string) {
+		plug := r.Lab.Unplug(primary)
+		next(r, primary)
+		r.Hold(3 * time.Second)
+		plug()
+	})
+	add("the primary is handed over in order", func(r *chaos.Run, primary string) {
+		r.Patroni.Switchover(primary, r.Patroni.Standby())
+		next(r, primary)
+	})
+	inflict(t, c, s, all, chaos.Times{Before: 3 * time.Second, After: 3 * time.Second, Pace: 100 * time.Millisecond})
+}
