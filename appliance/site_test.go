@@ -1,9 +1,11 @@
 package appliance
 
 import (
+	"reflect"
 	"testing"
 	"time"
 
+	"github.com/portcullis-id/portcullis/config"
 	"github.com/portcullis-id/portcullis/problem"
 	"github.com/portcullis-id/portcullis/store/postgres"
 )
@@ -48,14 +50,18 @@ func TestSiteRefuses(t *testing.T) {
 		w    *siteWatch
 		want string
 	}{
-		"it is active":                {&siteWatch{state: active, read: now}, ""},
-		"nothing was read":            {&siteWatch{}, "site_unknown"},
-		"it was read long ago":        {&siteWatch{state: active, read: now.Add(-siteFresh - time.Second)}, "site_unknown"},
-		"another site is active":      {&siteWatch{state: &postgres.SiteState{Active: "b"}, read: now}, "site_passive"},
-		"it has handed over":          {&siteWatch{state: &postgres.SiteState{}, read: now}, "site_passive"},
-		"the lease holds":             {&siteWatch{state: active, read: now, lease: time.Minute, acked: now}, ""},
-		"the lease has ended":         {&siteWatch{state: active, read: now, lease: time.Minute, acked: now.Add(-2 * time.Minute)}, "site_lease_ended"},
-		"the other site was promoted": {&siteWatch{state: active, read: now, rival: problem.New(problem.Unavailable, "site_replaced", "x")}, "site_replaced"},
+		"it is active":                            {&siteWatch{state: active, read: now}, ""},
+		"nothing was read":                        {&siteWatch{}, "site_unknown"},
+		"it was read long ago":                    {&siteWatch{state: active, read: now.Add(-siteFresh - time.Second)}, "site_unknown"},
+		"another site is active":                  {&siteWatch{state: &postgres.SiteState{Active: "b"}, read: now}, "site_passive"},
+		"it has handed over":                      {&siteWatch{state: &postgres.SiteState{}, read: now}, "site_passive"},
+		"the lease holds":                         {&siteWatch{state: active, read: now, lease: time.Minute, acked: now}, ""},
+		"the lease has ended":                     {&siteWatch{state: active, read: now, lease: time.Minute, acked: now.Add(-2 * time.Minute)}, "site_lease_ended"},
+		"the other site was promoted":             {&siteWatch{state: active, read: now, rival: &postgres.SiteState{Epoch: 4, Active: "b"}}, "site_replaced"},
+		"the other site was, and has handed over": {&siteWatch{state: active, read: now, rival: &postgres.SiteState{Epoch: 4}}, "site_replaced"},
+		"the other site was promoted before":      {&siteWatch{state: active, read: now, rival: &postgres.SiteState{Epoch: 2, Active: "b"}}, ""},
+		"both were promoted":                      {&siteWatch{state: active, read: now, rival: &postgres.SiteState{Epoch: 3, Active: "b"}}, "two_active_sites"},
+		"both agree":                              {&siteWatch{state: active, read: now, rival: &postgres.SiteState{Epoch: 3, Active: "a"}}, ""},
 	} {
 		tt.w.cfg.Name = "a"
 		got := ""
@@ -64,6 +70,64 @@ func TestSiteRefuses(t *testing.T) {
 		}
 		if got != tt.want {
 			t.Errorf("%s: got %q, want %q", name, got, tt.want)
+		}
+		// Of a database that does not answer the check of the database speaks.
+		if fine := tt.want == "" || tt.want == "site_unknown"; tt.w.check().Run(t.Context()).OK != fine {
+			t.Errorf("%s: the health check says %v, want %v", name, !fine, fine)
+		}
+	}
+}
+
+// TestSiteForgets: a node that works again, in another epoch, has kept nothing of what
+// it read in the one before.
+func TestSiteForgets(t *testing.T) {
+	w, forgot := &siteWatch{cfg: SiteConfig{Name: "a"}}, 0
+	w.onEpoch(func() { forgot++ })
+	for _, step := range []struct {
+		epoch  int64
+		active string
+		want   int
+	}{{1, "a", 0}, {1, "a", 0}, {1, "", 0}, {3, "a", 1}, {3, "a", 1}} {
+		now := time.Now()
+		w.take(&postgres.SiteState{Epoch: step.epoch, Active: step.active}, now, now)
+		if forgot != step.want {
+			t.Errorf("in epoch %d, with site %q active: it forgot %d times, want %d", step.epoch, step.active, forgot, step.want)
+		}
+	}
+}
+
+// TestJoinFromAnotherSite: a host that says of which site it is keeps that, and its
+// site's database; one that does not is of the site of the node that hands out.
+func TestJoinFromAnotherSite(t *testing.T) {
+	handed := Default()
+	handed.Data, handed.Domain, handed.Proxies.Networks = t.TempDir(), "id.example.com", []string{"10.0.0.1"}
+	handed.Listen.HTTPS, handed.Listen.HTTP = 0, 80
+	handed.Database.DSN = "postgres://portcullis@db-a:27017/portcullis"
+	handed.Site = SiteConfig{Name: "a", Standbys: []string{"site-b"}, Lease: 30 * time.Second, Peer: "postgres://portcullis@db-b:27017/portcullis"}
+	if _, err := handed.sealer(nil); err != nil {
+		t.Fatal(err)
+	}
+	grant, err := handed.grant(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, own := range map[string]SiteConfig{"a": {}, "b": {Name: "b", Standbys: []string{"site-a"}, Peer: handed.Database.DSN}} {
+		c, want, database := Default(), handed.Site, handed.Database.DSN
+		c.Data, c.Joining, c.Site = t.TempDir(), true, own
+		c.Listen.HTTPS, c.Listen.HTTP = 0, 80
+		if own.Name != "" {
+			c.Database.DSN = "postgres://portcullis@db-b:27017/portcullis"
+			want, database = own, c.Database.DSN
+		}
+		if err := c.keep(grant); err != nil {
+			t.Fatal(err)
+		}
+		kept := Default()
+		if err := config.Load(&kept, config.Sources{File: ConfigFile(c.Data)}); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(kept.Site, want) || kept.Database.DSN != database || kept.Domain != handed.Domain {
+			t.Errorf("a host of site %s works with %+v, the database %s and the domain %s", name, kept.Site, kept.Database.DSN.Reveal(), kept.Domain)
 		}
 	}
 }
