@@ -39,6 +39,7 @@ type siteWatch struct {
 	acked    time.Time // before the newest mark was written that the other site has
 	marks    []siteMark
 	lease    time.Duration       // in force, 0 when none is
+	none     time.Time           // before it was read that there is none, which came before the one in force
 	longer   siteMark            // a longer one, by its text, that the other site may not know yet
 	rival    *postgres.SiteState // what the other site's database said last; nil before
 	forget   func()              // what was read of the database in an earlier epoch; nil at first
@@ -212,6 +213,13 @@ func (w *siteWatch) take(state *postgres.SiteState, began, ended time.Time) {
 	if w.state != nil && !known && w.forget != nil {
 		w.forget()
 	}
+	if known && w.lease == 0 && w.state.Lease == 0 {
+		// Another node hears the other site, and may set a lease at any time from then on.
+		// Until then the other site could not count on one; its promotion waits from later.
+		w.none = w.read
+	} else if !known {
+		w.none = time.Time{}
+	}
 	w.state, w.read = state, began
 	if grows := w.lease != 0 && (state.Lease == 0 || state.Lease > w.lease); !known || !grows {
 		w.lease, w.longer = state.Lease, siteMark{}
@@ -303,7 +311,7 @@ func (w *siteWatch) Refusal() error {
 		return problem.New(problem.Unavailable, "site_unknown", "whether site %q is the active one could not be read for %s", w.cfg.Name, siteFresh)
 	case w.state.Active != w.cfg.Name:
 		return problem.New(problem.Unavailable, "site_passive", "site %q is not the active one (%q is)", w.cfg.Name, w.state.Active)
-	case w.lease > 0 && time.Since(w.acked) > w.lease:
+	case w.lease > 0 && time.Since(w.acked) > w.lease && time.Since(w.none) > w.lease:
 		return problem.New(problem.Unavailable, "site_lease_ended", "site %q has had no word of the other site's standbys for %s: it may have been promoted. If it is down for certain, `portcullis site promote --yes-the-other-site-is-down` here goes on without it", w.cfg.Name, w.lease)
 	}
 	return nil

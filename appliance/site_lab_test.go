@@ -152,13 +152,6 @@ func (j *journal) lost(t *testing.T, db *store.Store) (n int, span time.Duration
 	return n, span
 }
 
-func code(err error) string {
-	if err == nil {
-		return ""
-	}
-	return problem.From(err).Code
-}
-
 // TestSiteLost: the active site's database is killed; the operator says so, and the
 // other site takes over. What is lost, and how long it takes, is printed.
 func TestSiteLost(t *testing.T) {

@@ -43,6 +43,44 @@ func TestLeaseChanges(t *testing.T) {
 	}
 }
 
+// TestLeaseBegins: the lease that one node of a site sets, as it hears the other site,
+// stops no other node that has not heard it yet; and no node counts it from later than
+// it may have begun.
+func TestLeaseBegins(t *testing.T) {
+	const lease = 10 * time.Second
+	none, some := &postgres.SiteState{Epoch: 2, Active: "a"}, &postgres.SiteState{Epoch: 2, Active: "a", Lease: lease}
+	for name, tt := range map[string]struct {
+		before *postgres.SiteState // as it was read
+		ago    time.Duration
+		want   string
+	}{
+		"there was none a second ago":     {none, time.Second, ""},
+		"there was none, but long ago":    {none, lease + time.Second, "site_lease_ended"},
+		"nothing was read before":         {nil, 0, "site_lease_ended"},
+		"there was one a second ago":      {some, time.Second, "site_lease_ended"},
+		"there was none in another epoch": {&postgres.SiteState{Epoch: 1, Active: "a"}, time.Second, "site_lease_ended"},
+	} {
+		now := time.Now()
+		w := &siteWatch{cfg: SiteConfig{Name: "a", Lease: lease}}
+		if at := now.Add(-tt.ago); tt.before != nil {
+			w.take(tt.before, at, at)
+		}
+		for range 3 {
+			w.take(some, now, now)
+		}
+		if got := code(w.Refusal()); got != tt.want {
+			t.Errorf("%s: got %q, want %q", name, got, tt.want)
+		}
+	}
+}
+
+func code(err error) string {
+	if err == nil {
+		return ""
+	}
+	return problem.From(err).Code
+}
+
 func TestSiteRefuses(t *testing.T) {
 	now := time.Now()
 	active := &postgres.SiteState{Epoch: 3, Active: "a"}
