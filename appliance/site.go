@@ -33,18 +33,18 @@ type siteWatch struct {
 	end      context.CancelFunc
 	work     sync.WaitGroup
 
-	mu       sync.Mutex
-	state    *postgres.SiteState
-	read     time.Time // before the state was read
-	acked    time.Time // before the newest mark was written that the other site has
-	marks    []siteMark
-	lease    time.Duration       // in force, 0 when none is
-	none     time.Time           // before it was read that there is none, which came before the one in force
-	longer   siteMark            // a longer one, by its text, that the other site may not know yet
-	rival    *postgres.SiteState // what the other site's database said last; nil before
-	forget   func()              // what was read of the database in an earlier epoch; nil at first
-	said     string
-	refusing bool
+	mu     sync.Mutex
+	state  *postgres.SiteState
+	read   time.Time // before the state was read
+	acked  time.Time // before the newest mark was written that the other site has
+	marks  []siteMark
+	lease  time.Duration       // in force, 0 when none is
+	none   time.Time           // before it was read that there is none, which came before the one in force
+	longer siteMark            // a longer one, by its text, that the other site may not know yet
+	rival  *postgres.SiteState // what the other site's database said last; nil before
+	forget func()              // what was read of the database in an earlier epoch; nil at first
+	said   string
+	told   string // code of the refusal that was logged last
 }
 
 type siteMark struct {
@@ -320,13 +320,17 @@ func (w *siteWatch) Refusal() error {
 // tell logs when the answer changes.
 func (w *siteWatch) tell(ctx context.Context) {
 	err := w.Refusal()
+	code := ""
+	if err != nil {
+		code = problem.From(err).Code
+	}
 	w.mu.Lock()
 	known := w.state != nil
 	w.mu.Unlock()
-	if (err != nil) == w.refusing || !known {
+	if code == w.told || !known {
 		return
 	}
-	w.refusing = err != nil
+	w.told = code
 	if err != nil {
 		w.logger.ErrorContext(ctx, "this site works no more", "error", err)
 	} else {

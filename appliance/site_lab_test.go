@@ -296,3 +296,23 @@ func TestSiteHandsOver(t *testing.T) {
 		t.Errorf("the new site says %+v, %v", st, err)
 	}
 }
+
+// TestSiteMarks: with synchronous replication to the other site every commit waits for
+// the line; the marks of the lease do not, or a site without the line would not know its
+// own state.
+func TestSiteMarks(t *testing.T) {
+	t.Parallel()
+	s := newSites(t, true)
+	s.b.Kill()
+	site := s.open("node1", s.a)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	before, err := site.Mark(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := site.Mark(ctx)
+	if err != nil || after == before {
+		t.Errorf("the mark after the one at %s is at %s: %v", before, after, err)
+	}
+}

@@ -1,7 +1,10 @@
 package appliance
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -108,6 +111,12 @@ func TestSiteRefuses(t *testing.T) {
 		}
 		if got != tt.want {
 			t.Errorf("%s: got %q, want %q", name, got, tt.want)
+		}
+		answer := httptest.NewRecorder()
+		tt.w.refuse(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/authorize", nil))
+		if want := "This server does not answer at this moment. This page tries again by itself."; tt.want == "" && answer.Code != http.StatusNoContent ||
+			tt.want != "" && (answer.Code != http.StatusServiceUnavailable || !strings.Contains(answer.Body.String(), want)) {
+			t.Errorf("%s: a browser gets %d %s", name, answer.Code, answer.Body)
 		}
 		// Of a database that does not answer the check of the database speaks.
 		if fine := tt.want == "" || tt.want == "site_unknown"; tt.w.check().Run(t.Context()).OK != fine {

@@ -129,6 +129,7 @@ func (s *Sites) Change(r *Run, from, to *Side) {
 	demoted := r.Now()
 	to.Nodes[0].must("site", "promote", "--config", to.Nodes[0].config())
 	promoted := r.Now()
+	r.Notef("the old site had acknowledged %d writes", acknowledged(r))
 	s.works(to, from)
 	write := s.firstWrite(r, promoted)
 	r.Notef("site demote took %.1fs, site promote %.1fs; the first write through the balancer was acknowledged %.1fs after the hand-over had ended, and %.1fs after it had begun",
@@ -147,6 +148,7 @@ func (s *Sites) Lose(r *Run, from, to *Side, cut func() (undo func())) {
 	heal := cut()
 	to.Nodes[0].must("site", "promote", "--config", to.Nodes[0].config())
 	promoted := r.Now()
+	r.Notef("the old site had acknowledged %d writes", acknowledged(r))
 	s.works(to, from)
 	write := s.firstWrite(r, promoted)
 	r.Notef("site promote took %.1fs; the first write through the balancer was acknowledged %.1fs after the fault", (promoted - began).Seconds(), (write - began).Seconds())
@@ -228,6 +230,19 @@ func (s *Sites) firstWrite(r *Run, after time.Duration) time.Duration {
 		return fmt.Errorf("none was acknowledged")
 	})
 	return at
+}
+
+// acknowledged counts the writes that were, up to now.
+func acknowledged(r *Run) (n int) {
+	for _, op := range r.Ops() {
+		switch op.Kind {
+		case Create, Write, Redeem, Refresh, Revoke, Rotate:
+			if op.Outcome == OK {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // fence knows when the nodes of two sites gave out tokens. It asks each on its own

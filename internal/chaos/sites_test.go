@@ -38,4 +38,10 @@ func TestTwoSites(t *testing.T) {
 	inflict("a planned change", func(r *chaos.Run) { s.Change(r, s.A, s.B) })
 	s.Follow(s.A, s.B)
 	inflict("a planned change back", func(r *chaos.Run) { s.Change(r, s.B, s.A) })
+	s.Follow(s.B, s.A)
+	inflict("the line is cut and both live", func(r *chaos.Run) { s.Lose(r, s.A, s.B, s.Cut) })
+	s.Follow(s.A, s.B)
+	inflict("a planned change back after that", func(r *chaos.Run) { s.Change(r, s.B, s.A) })
+	s.Follow(s.B, s.A)
+	inflict("the active site is off the network", func(r *chaos.Run) { s.Lose(r, s.A, s.B, func() func() { return s.Unplug(s.A) }) })
 }
