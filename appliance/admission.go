@@ -69,8 +69,12 @@ func turnAway(w http.ResponseWriter, r *http.Request, e *problem.Error) {
 		if r.Method == http.MethodGet { // what was only asked for can be asked for again
 			again, advice = fmt.Sprintf(`<meta http-equiv="refresh" content="%d">`, seconds+1), "This page tries again by itself."
 		}
+		why := "Very many people are logging in right now."
+		if e.Code == "site_passive" || e.Code == "clock_apart" {
+			why = "This server does not answer at this moment."
+		}
 		w.WriteHeader(status)
-		_, _ = fmt.Fprintf(w, busyPage, again, advice)
+		_, _ = fmt.Fprintf(w, busyPage, again, why, advice)
 	}
 }
 
@@ -78,7 +82,7 @@ const busyPage = `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">%s
 <title>Busy</title><style>body{font:1rem/1.5 system-ui,sans-serif;max-width:26rem;margin:20vh auto;padding:0 1.25rem;text-align:center;color:#1f2430}
 @media (prefers-color-scheme:dark){body{background:#15171c;color:#e8eaf0}}</style></head>
-<body><h1>One moment</h1><p>Very many people are logging in right now. %s</p></body></html>
+<body><h1>One moment</h1><p>%s %s</p></body></html>
 `
 
 // pausing gives a request's slot to others while another host is asked.

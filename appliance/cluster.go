@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -32,7 +33,7 @@ var ErrRestart = control.ErrRestart
 
 // hostOwn begins the settings that belong to one host, which a cluster neither
 // hands out nor changes: an end without a dot names one setting.
-var hostOwn = []string{"data", "listen.", "tls.", "database.", "master_key_file", "root_tenant"}
+var hostOwn = []string{"data", "listen.", "tls.", "database.", "site.", "master_key_file", "root_tenant"}
 
 func ofHost(key string) bool {
 	return slices.ContainsFunc(hostOwn, func(own string) bool {
@@ -145,7 +146,13 @@ func (c *Config) keep(g control.Grant) error {
 		use(c, path)
 	}
 	c.Joining = false
-	if err := c.overlay(g.Settings, "the cluster"); err != nil {
+	settings := maps.Clone(g.Settings)
+	if c.Site.Name != "" {
+		// The host says which site it is of: that, and the site's database, are not what
+		// the node that handed this out has.
+		maps.DeleteFunc(settings, func(key, _ string) bool { return key == "database.dsn" || strings.HasPrefix(key, "site.") })
+	}
+	if err := c.overlay(settings, "the cluster"); err != nil {
 		return err
 	}
 	return writeConfig(*c)
@@ -197,7 +204,7 @@ func (c *Config) grant(env []string) (control.Grant, error) {
 	shared.PublicPort = c.Hosts().Port // whatever port the new host listens on
 	g.Settings["root_tenant"], g.Settings["database.dsn"] = c.RootTenant, c.dsn()
 	for key, value := range config.Changed(&shared, &base) {
-		if !ofHost(key) || strings.HasPrefix(key, "database.") {
+		if !ofHost(key) || strings.HasPrefix(key, "database.") || strings.HasPrefix(key, "site.") {
 			g.Settings[key] = value
 		}
 	}

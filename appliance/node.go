@@ -246,6 +246,9 @@ func (n *Node) build(ctx context.Context) (err error) {
 		n.conns[surface] = newConnections(maxConnections(cfg.Listen.MaxConnections))
 	}
 	n.cache = tenant.NewCache(n.store, 0)
+	if n.site != nil {
+		n.site.onEpoch(n.cache.InvalidateAll)
+	}
 	n.directory = tenant.NewDirectory(hosts, n.cache)
 	if err := n.buildControl(); err != nil {
 		return err
@@ -594,6 +597,9 @@ func (n *Node) buildHealth() error {
 	}
 	if n.control != nil {
 		checks = append(checks, n.clusterCheck())
+	}
+	if n.site != nil {
+		checks = append(checks, n.site.check())
 	}
 	n.health, err = health.New(health.Config{Key: key, Now: n.opts.Now, Draining: n.drain.on}, append(checks, n.searchHealth()...)...)
 	return err

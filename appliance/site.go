@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/portcullis-id/portcullis/health"
 	"github.com/portcullis-id/portcullis/problem"
 	"github.com/portcullis-id/portcullis/store/postgres"
 )
@@ -32,16 +33,18 @@ type siteWatch struct {
 	end      context.CancelFunc
 	work     sync.WaitGroup
 
-	mu       sync.Mutex
-	state    *postgres.SiteState
-	read     time.Time // before the state was read
-	acked    time.Time // before the newest mark was written that the other site has
-	marks    []siteMark
-	lease    time.Duration // in force, 0 when none is
-	longer   siteMark      // a longer one, by its text, that the other site may not know yet
-	rival    error         // the other site was promoted
-	said     string
-	refusing bool
+	mu     sync.Mutex
+	state  *postgres.SiteState
+	read   time.Time // before the state was read
+	acked  time.Time // before the newest mark was written that the other site has
+	marks  []siteMark
+	lease  time.Duration       // in force, 0 when none is
+	none   time.Time           // before it was read that there is none, which came before the one in force
+	longer siteMark            // a longer one, by its text, that the other site may not know yet
+	rival  *postgres.SiteState // what the other site's database said last; nil before
+	forget func()              // what was read of the database in an earlier epoch; nil at first
+	said   string
+	told   string // code of the refusal that was logged last
 }
 
 type siteMark struct {
@@ -191,6 +194,14 @@ func (w *siteWatch) look(ctx context.Context, site *postgres.Site) error {
 	return nil
 }
 
+// onEpoch sets what is called before this node works in another epoch. Its database
+// may have become another one meanwhile, that lacks what this node has read.
+func (w *siteWatch) onEpoch(forget func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.forget = forget
+}
+
 // take takes a state over that was read between two moments. A lease that became
 // longer, or ended, is in force once the other site has written it down: until then
 // its promotion would wait for the one before. The operator's word, which makes a new
@@ -199,6 +210,16 @@ func (w *siteWatch) take(state *postgres.SiteState, began, ended time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	known := w.state != nil && w.state.Epoch == state.Epoch
+	if w.state != nil && !known && w.forget != nil {
+		w.forget()
+	}
+	if known && w.lease == 0 && w.state.Lease == 0 {
+		// Another node hears the other site, and may set a lease at any time from then on.
+		// Until then the other site could not count on one; its promotion waits from later.
+		w.none = w.read
+	} else if !known {
+		w.none = time.Time{}
+	}
 	w.state, w.read = state, began
 	if grows := w.lease != 0 && (state.Lease == 0 || state.Lease > w.lease); !known || !grows {
 		w.lease, w.longer = state.Lease, siteMark{}
@@ -258,30 +279,39 @@ func (w *siteWatch) lookAtPeer(ctx context.Context, peer *postgres.Site) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.rival = nil
-	if w.state == nil {
-		return
-	}
+	w.rival = theirs
+}
+
+// replaced is why the other site's word ends this one's work, or nil. A promotion of
+// this site since then outweighs it, whether or not the other one can be asked again.
+// The caller holds mu.
+func (w *siteWatch) replaced() error {
+	theirs := w.rival
 	switch {
+	case theirs == nil || w.state == nil:
+	case theirs.Epoch > w.state.Epoch && theirs.Active == "":
+		return problem.New(problem.Unavailable, "site_replaced", "the other site was promoted in epoch %d and has handed over, and this database is of epoch %d: make it a standby of the other site's, and promote it", theirs.Epoch, w.state.Epoch)
 	case theirs.Epoch > w.state.Epoch && theirs.Active != w.cfg.Name:
-		w.rival = problem.New(problem.Unavailable, "site_replaced", "site %q was promoted in epoch %d, and this database is of epoch %d: make it a standby of the other site's", theirs.Active, theirs.Epoch, w.state.Epoch)
+		return problem.New(problem.Unavailable, "site_replaced", "site %q was promoted in epoch %d, and this database is of epoch %d: make it a standby of the other site's", theirs.Active, theirs.Epoch, w.state.Epoch)
 	case theirs.Epoch == w.state.Epoch && theirs.Active != w.state.Active:
-		w.rival = problem.New(problem.Unavailable, "two_active_sites", "sites %q and %q were both promoted, in epoch %d: decide which one stays, and make the other's database its standby", theirs.Active, w.state.Active, theirs.Epoch)
+		return problem.New(problem.Unavailable, "two_active_sites", "sites %q and %q were both promoted, in epoch %d: decide which one stays, and make the other's database its standby", theirs.Active, w.state.Active, theirs.Epoch)
 	}
+	return nil
 }
 
 // Refusal is why this site must not work now, or nil.
 func (w *siteWatch) Refusal() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if err := w.replaced(); err != nil {
+		return err
+	}
 	switch {
-	case w.rival != nil:
-		return w.rival
 	case w.state == nil, time.Since(w.read) > siteFresh:
 		return problem.New(problem.Unavailable, "site_unknown", "whether site %q is the active one could not be read for %s", w.cfg.Name, siteFresh)
 	case w.state.Active != w.cfg.Name:
 		return problem.New(problem.Unavailable, "site_passive", "site %q is not the active one (%q is)", w.cfg.Name, w.state.Active)
-	case w.lease > 0 && time.Since(w.acked) > w.lease:
+	case w.lease > 0 && time.Since(w.acked) > w.lease && time.Since(w.none) > w.lease:
 		return problem.New(problem.Unavailable, "site_lease_ended", "site %q has had no word of the other site's standbys for %s: it may have been promoted. If it is down for certain, `portcullis site promote --yes-the-other-site-is-down` here goes on without it", w.cfg.Name, w.lease)
 	}
 	return nil
@@ -290,13 +320,17 @@ func (w *siteWatch) Refusal() error {
 // tell logs when the answer changes.
 func (w *siteWatch) tell(ctx context.Context) {
 	err := w.Refusal()
+	code := ""
+	if err != nil {
+		code = problem.From(err).Code
+	}
 	w.mu.Lock()
 	known := w.state != nil
 	w.mu.Unlock()
-	if (err != nil) == w.refusing || !known {
+	if code == w.told || !known {
 		return
 	}
-	w.refusing = err != nil
+	w.told = code
 	if err != nil {
 		w.logger.ErrorContext(ctx, "this site works no more", "error", err)
 	} else {
@@ -316,6 +350,18 @@ func (w *siteWatch) refuse(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(rw, r)
 	})
+}
+
+// check is the health check of a node of a site. It is core: a load balancer leaves
+// out who must not work. What only a database says that does not answer is judged by
+// the check of the database, which bears with a failover.
+func (w *siteWatch) check() health.Check {
+	return health.Check{Name: "site", Core: true, Run: func(context.Context) health.Result {
+		if err := w.Refusal(); err != nil && problem.From(err).Code != "site_unknown" {
+			return health.Result{Message: problem.From(err).Message}
+		}
+		return health.Result{OK: true, Message: fmt.Sprintf("site %s works", w.cfg.Name)}
+	}}
 }
 
 var errOneSite = errors.New("this appliance has one site: site.name is not set")

@@ -152,13 +152,6 @@ func (j *journal) lost(t *testing.T, db *store.Store) (n int, span time.Duration
 	return n, span
 }
 
-func code(err error) string {
-	if err == nil {
-		return ""
-	}
-	return problem.From(err).Code
-}
-
 // TestSiteLost: the active site's database is killed; the operator says so, and the
 // other site takes over. What is lost, and how long it takes, is printed.
 func TestSiteLost(t *testing.T) {
@@ -301,5 +294,25 @@ func TestSiteHandsOver(t *testing.T) {
 	st, err := to.Status(t.Context())
 	if err != nil || st.Standby || st.State.Active != "b" || st.State.Epoch != 2 {
 		t.Errorf("the new site says %+v, %v", st, err)
+	}
+}
+
+// TestSiteMarks: with synchronous replication to the other site every commit waits for
+// the line; the marks of the lease do not, or a site without the line would not know its
+// own state.
+func TestSiteMarks(t *testing.T) {
+	t.Parallel()
+	s := newSites(t, true)
+	s.b.Kill()
+	site := s.open("node1", s.a)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	before, err := site.Mark(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := site.Mark(ctx)
+	if err != nil || after == before {
+		t.Errorf("the mark after the one at %s is at %s: %v", before, after, err)
 	}
 }

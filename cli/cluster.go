@@ -131,7 +131,8 @@ type joinCmd struct {
 
 func (joinCmd) Help() string {
 	return `Everything that the nodes have in common comes from the cluster. --set gives what is this host's own, such as
-listen.address. The configuration is left in DATA/portcullis.yaml.
+listen.address. The configuration is left in DATA/portcullis.yaml. A host of another site than that of the node
+which made the token names its site (site.name and what belongs to it) and its site's database (database.dsn).
 
 Examples:
   portcullis join --start --address 10.0.0.12 --data /var/lib/portcullis pcj1-…

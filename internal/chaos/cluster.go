@@ -179,9 +179,9 @@ func (n *Node) found() {
 	n.must(args...)
 }
 
-// join makes the host a node of the cluster, by a token of the first node that
-// runs.
-func (n *Node) join() {
+// join makes the host a node of the cluster, with settings of its own, by a token of
+// the first node that runs.
+func (n *Node) join(settings ...string) {
 	n.c.t.Helper()
 	var token string
 	for _, m := range n.c.Nodes {
@@ -191,7 +191,7 @@ func (n *Node) join() {
 		}
 	}
 	args := []string{"join", token, "--data", n.Data, "--name", n.Host.Name(), "--address", n.Host.Addr4().String()}
-	for _, s := range n.own() {
+	for _, s := range append(n.own(), settings...) {
 		args = append(args, "--set", s)
 	}
 	n.must(args...)
@@ -306,27 +306,10 @@ func (n *Node) Start() {
 
 // TryStart is Start for what may fail.
 func (n *Node) TryStart() error {
-	if n.Running() {
-		return nil
-	}
-	log, err := os.OpenFile(n.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	ready, err := n.launch()
 	if err != nil {
 		return err
 	}
-	defer log.Close()
-	n.cmd = n.Host.Command(context.Background(), n.c.binary, "start", "--config", filepath.Join(n.Data, "portcullis.yaml"))
-	n.cmd.Dir = n.c.dir
-	n.cmd.Env = append(os.Environ(), "CHAOS_CLOCK="+n.Data+".clock")
-	ready := make(chan struct{})
-	n.cmd.Stdout, n.cmd.Stderr = &untilReady{ready: ready}, log
-	if err := n.cmd.Start(); err != nil {
-		return err
-	}
-	n.done = make(chan struct{})
-	go func(cmd *exec.Cmd, done chan struct{}) {
-		_ = cmd.Wait() // how it ended is in its log
-		close(done)
-	}(n.cmd, n.done)
 	select {
 	case <-ready:
 		return nil
@@ -335,6 +318,33 @@ func (n *Node) TryStart() error {
 	case <-time.After(patience):
 		return fmt.Errorf("%s is not ready after %s:\n%s", n.Host.Name(), patience, tail(n.log, 2000))
 	}
+}
+
+// launch starts the node's process; ready is closed once it answers.
+func (n *Node) launch() (<-chan struct{}, error) {
+	ready := make(chan struct{})
+	if n.Running() {
+		close(ready)
+		return ready, nil
+	}
+	log, err := os.OpenFile(n.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	n.cmd = n.Host.Command(context.Background(), n.c.binary, "start", "--config", filepath.Join(n.Data, "portcullis.yaml"))
+	n.cmd.Dir = n.c.dir
+	n.cmd.Env = append(os.Environ(), "CHAOS_CLOCK="+n.Data+".clock")
+	n.cmd.Stdout, n.cmd.Stderr = &untilReady{ready: ready}, log
+	if err := n.cmd.Start(); err != nil {
+		return nil, err
+	}
+	n.done = make(chan struct{})
+	go func(cmd *exec.Cmd, done chan struct{}) {
+		_ = cmd.Wait() // how it ended is in its log
+		close(done)
+	}(n.cmd, n.done)
+	return ready, nil
 }
 
 // untilReady reads what the node prints, up to the line that says that it answers.
@@ -614,6 +624,10 @@ func (c *Cluster) Settled() {
 				return err
 			}
 			for _, m := range all.Nodes {
+				// Another site's nodes are members too, and wait.
+				if !slices.ContainsFunc(c.Nodes, func(n *Node) bool { return n.Host.Name() == m.Name }) {
+					continue
+				}
 				if m.Database != "up" || m.Network != "up" && !m.Self {
 					return fmt.Errorf("%s sees %s %s in the database and %s on row control", n.Host.Name(), m.Name, m.Database, m.Network)
 				}

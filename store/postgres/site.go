@@ -318,9 +318,20 @@ func (s *Site) Demote(ctx context.Context, site string, standbys []string, say f
 	}
 }
 
-// Mark writes into the log of a primary, and returns the position after it.
+// Mark writes into the log of a primary, and returns a position after it. It waits for
+// no standby: a mark says how far one has come, which is asked for with Reached.
 func (s *Site) Mark(ctx context.Context) (string, error) {
-	if _, err := s.db.db.ExecContext(ctx, "SELECT pg_logical_emit_message(true, 'portcullis.site', '')"); err != nil {
+	tx, err := s.db.db.BeginTx(ctx, nil)
+	if err != nil {
+		return "", classify(s.db.where, err)
+	}
+	defer func() { _ = tx.Rollback() }() // nothing after a commit
+	for _, statement := range []string{"SET LOCAL synchronous_commit = local", "SELECT pg_logical_emit_message(true, 'portcullis.site', '')"} {
+		if _, err := tx.ExecContext(ctx, statement); err != nil {
+			return "", classify(s.db.where, err)
+		}
+	}
+	if err := tx.Commit(); err != nil {
 		return "", classify(s.db.where, err)
 	}
 	var at string
