@@ -65,7 +65,7 @@ soak: build ## Log 100,000 users in and look for leaks, at most ten minutes
 	@go run ./bench -soak
 
 chaos: ## Put every fault into a cluster in the lab and judge it, as root, for some 20 minutes (CHAOS="-run 'TestFaults/kill' -chaos.json FILE")
-	@scripts/with-opensearch go test ./internal/chaos -run 'Faults$$|TestPatroni' -v -timeout 90m -chaos.full $(CHAOS)
+	@scripts/with-opensearch go test ./internal/chaos -run 'Faults$$|TestPatroni|TestTwoSites' -v -timeout 90m -chaos.full $(CHAOS)
 
 bench-cluster: ## Measure clusters of 1 to 12 nodes in the lab, as root (CHAOS="-chaos.quota 0.3 -chaos.json FILE")
 	@go test ./internal/chaos -run TestClusterBench -v -timeout 60m -chaos.bench $(CHAOS)

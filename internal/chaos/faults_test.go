@@ -39,15 +39,17 @@ func TestFaults(t *testing.T) {
 // allRows are those of every test, for the file of -chaos.json.
 var allRows []chaos.Row
 
-// inflict lets one fault after the other happen, and judges.
-func inflict(t *testing.T, c *chaos.Cluster, s *chaos.Scene, all []fault, times chaos.Times) {
-	var rows []chaos.Row
-	defer func() {
-		t.Log("\n" + chaos.Table(rows))
+// report collects what came of a test's faults, and prints the table at its end.
+type report struct{ rows []chaos.Row }
+
+func newReport(t *testing.T) *report {
+	r := &report{}
+	t.Cleanup(func() {
+		t.Log("\n" + chaos.Table(r.rows))
 		if *out == "" {
 			return
 		}
-		allRows = append(allRows, rows...)
+		allRows = append(allRows, r.rows...)
 		raw, err := json.MarshalIndent(allRows, "", "  ")
 		if err == nil {
 			err = os.WriteFile(*out, append(raw, '\n'), 0o600)
@@ -55,22 +57,32 @@ func inflict(t *testing.T, c *chaos.Cluster, s *chaos.Scene, all []fault, times 
 		if err != nil {
 			t.Error(err)
 		}
-	}()
-	for _, f := range all {
-		if !f.quick && !*full {
-			continue
+	})
+	return r
+}
+
+// inflict lets a fault happen, and judges.
+func (r *report) inflict(t *testing.T, c *chaos.Cluster, s *chaos.Scene, f chaos.Fault, times chaos.Times) {
+	t.Run(f.Name, func(t *testing.T) {
+		row := c.Inflict(t, s, f, times, faultBounds)
+		r.rows = append(r.rows, row)
+		t.Log(row)
+		if len(row.Faults) > 0 {
+			t.Error("the cluster broke its word")
 		}
-		t.Run(f.Name, func(t *testing.T) {
-			row := c.Inflict(t, s, f.Fault, times, faultBounds)
-			rows = append(rows, row)
-			t.Log(row)
-			if len(row.Faults) > 0 {
-				t.Error("the cluster broke its word")
-			}
-			if len(row.Missed) > 0 && *full {
-				t.Error("a target was missed")
-			}
-		})
+		if len(row.Missed) > 0 && *full {
+			t.Error("a target was missed")
+		}
+	})
+}
+
+// inflict lets one fault after the other happen.
+func inflict(t *testing.T, c *chaos.Cluster, s *chaos.Scene, all []fault, times chaos.Times) {
+	r := newReport(t)
+	for _, f := range all {
+		if f.quick || *full {
+			r.inflict(t, c, s, f.Fault, times)
+		}
 	}
 }
 

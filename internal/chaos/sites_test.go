@@ -20,20 +20,9 @@ func TestTwoSites(t *testing.T) {
 	s := chaos.NewSites(t, lease)
 	scene := s.Scene(t.Context(), 8)
 	times := chaos.Times{Before: 3 * time.Second, After: 3 * time.Second, Pace: 100 * time.Millisecond}
-	var rows []chaos.Row
-	defer func() { t.Log("\n" + chaos.Table(rows)) }()
+	r := newReport(t)
 	inflict := func(name string, do func(r *chaos.Run)) {
-		t.Run(name, func(t *testing.T) {
-			row := s.Inflict(t, scene, anyFault("two sites: "+name, do), times, faultBounds)
-			rows = append(rows, row)
-			t.Log(row)
-			if len(row.Faults) > 0 {
-				t.Error("the sites broke their word")
-			}
-			if len(row.Missed) > 0 {
-				t.Error("a target was missed")
-			}
-		})
+		r.inflict(t, s.Cluster, scene, anyFault("two sites: "+name, do), times)
 	}
 	inflict("a planned change", func(r *chaos.Run) { s.Change(r, s.A, s.B) })
 	s.Follow(s.A, s.B)
