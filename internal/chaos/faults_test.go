@@ -321,15 +321,20 @@ func fullDisk(r *chaos.Run) {
 	primary := r.Database.Primary()
 	free := primary.Fill()
 	defer free()
-	for range 80 {
-		r.Hold(100 * time.Millisecond)
+	r.Hold(5 * time.Second)
+	for n := range 80 {
 		if !primary.Running() {
 			r.Notef("the primary gave up %.1fs after its disk was full", (r.Now() - r.Marks()[0].At).Seconds())
 			r.Database.Failover(2 * time.Second)
+			r.Notef("another server was promoted, and in step with a replica, %.1fs after the disk was full", (r.Now() - r.Marks()[0].At).Seconds())
 			free()
 			r.Database.Repair()
 			return
 		}
+		if n%4 == 0 {
+			_, _ = primary.TryQuery("SELECT pg_switch_wal()") // it needs a file for its log
+		}
+		r.Hold(100 * time.Millisecond)
 	}
 	r.Notef("the primary went on")
 }

@@ -71,7 +71,8 @@ func NewSites(t testing.TB, lease time.Duration) *Sites {
 			side, other = s.B, s.A
 		}
 		n := c.newNode(h)
-		c.Database = &Database{t: t, servers: []*pglab.Server{side.Database, other.Database}, dsn: side.dsn()}
+		c.Database = &Database{t: t, servers: []*pglab.Server{side.Database, other.Database}}
+		c.dsn = side.dsn()
 		site := []string{"site.name=" + side.Name, "site.standbys=" + other.Database.Host().Name(), "site.peer=" + other.dsn(), "site.lease=" + lease.String(),
 			// Who watches a node does so from its own host.
 			"trusted_proxies.networks=" + c.Lab.Host("lb").Addr4().String() + "," + c.Lab.Nodes()[0].Addr4().String() + "/24"}
@@ -109,7 +110,7 @@ func (n *Node) config() string { return n.Data + "/portcullis.yaml" }
 // works makes a site the one that the cluster's harness looks at.
 func (s *Sites) works(now, other *Side) {
 	s.Nodes = now.Nodes
-	s.Database = &Database{t: s.t, servers: []*pglab.Server{now.Database, other.Database}, dsn: now.dsn()}
+	s.Database = &Database{t: s.t, servers: []*pglab.Server{now.Database, other.Database}}
 }
 
 // Follow makes a site's database a standby of the other one's, as an operator does

@@ -33,9 +33,10 @@ func Fill(t testing.TB, dir string) (free func()) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	block := make([]byte, 4096)
-	for err == nil {
-		_, err = f.Write(block)
+	for block := 1 << 20; block > 0; block /= 16 { // the last ones fill what is left
+		for err = nil; err == nil; {
+			_, err = f.Write(make([]byte, block))
+		}
 	}
 	return func() { _ = os.Remove(name) }
 }
