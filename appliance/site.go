@@ -293,10 +293,17 @@ func (w *siteWatch) replaced() error {
 		return problem.New(problem.Unavailable, "site_replaced", "the other site was promoted in epoch %d and has handed over, and this database is of epoch %d: make it a standby of the other site's, and promote it", theirs.Epoch, w.state.Epoch)
 	case theirs.Epoch > w.state.Epoch && theirs.Active != w.cfg.Name:
 		return problem.New(problem.Unavailable, "site_replaced", "site %q was promoted in epoch %d, and this database is of epoch %d: make it a standby of the other site's", theirs.Active, theirs.Epoch, w.state.Epoch)
+	case theirs.Epoch == w.state.Epoch && theirs.Active != w.state.Active && (theirs.Active == "" || w.state.Active == ""):
+		return handedOver(w.state.Epoch)
 	case theirs.Epoch == w.state.Epoch && theirs.Active != w.state.Active:
 		return problem.New(problem.Unavailable, "two_active_sites", "sites %q and %q were both promoted, in epoch %d: decide which one stays, and make the other's database its standby", theirs.Active, w.state.Active, theirs.Epoch)
 	}
 	return nil
+}
+
+// handedOver says that the site that worked was told to stop, and none works yet.
+func handedOver(epoch int64) error {
+	return problem.New(problem.Unavailable, "site_passive", "the active site has handed over in epoch %d: no site works until `portcullis site promote` is said at one of them", epoch)
 }
 
 // Refusal is why this site must not work now, or nil.
@@ -309,6 +316,8 @@ func (w *siteWatch) Refusal() error {
 	switch {
 	case w.state == nil, time.Since(w.read) > siteFresh:
 		return problem.New(problem.Unavailable, "site_unknown", "whether site %q is the active one could not be read for %s", w.cfg.Name, siteFresh)
+	case w.state.Active == "":
+		return handedOver(w.state.Epoch)
 	case w.state.Active != w.cfg.Name:
 		return problem.New(problem.Unavailable, "site_passive", "site %q is not the active one (%q is)", w.cfg.Name, w.state.Active)
 	case w.lease > 0 && time.Since(w.acked) > w.lease && time.Since(w.none) > w.lease:
