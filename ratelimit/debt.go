@@ -98,13 +98,11 @@ func (ds *debts) paid(i *item) {
 	if d == nil {
 		return
 	}
-	before := d.told
 	for at := 0; at < len(d.owed); {
 		if slices.Contains(i.owed, d.owed[at]) {
 			d.owed = slices.Delete(d.owed, at, at+1)
-			if at < before {
+			if at < d.told {
 				d.told--
-				before--
 			}
 			continue
 		}

@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
@@ -109,7 +108,7 @@ func (s *Search) Pause() (resume func()) {
 	if err := s.cmd.Process.Signal(freeze); err != nil {
 		s.t.Fatal(err)
 	}
-	return func() { _ = s.cmd.Process.Signal(syscall.SIGCONT) } // it may have ended
+	return func() { _ = s.cmd.Process.Signal(thaw) } // it may have ended
 }
 
 // searches asks what no index of the database answers: whether the search engine is

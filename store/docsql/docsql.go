@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
@@ -64,7 +65,7 @@ type kind struct {
 	columns                      map[string]tenant.Column
 	schema                       search.Schema
 	get, insert, replace, delete string
-	inserts                      [len(lots)]string
+	inserts                      [len(lots)]func() string // written when they are first needed
 }
 
 // lots are the numbers of documents that one statement adds, the largest first. They
@@ -86,9 +87,11 @@ func New(d Dialect, collections []tenant.Collection) *SQL {
 		t := quote(string(c.Kind))
 		k.get = fmt.Sprintf("SELECT version, %s FROM %s WHERE tenant = %s AND id = %s", d.Doc(), t, d.Placeholder(1), d.Placeholder(2))
 		for i, rows := range lots {
-			k.inserts[i] = fmt.Sprintf("INSERT INTO %s (%s) VALUES %s ON CONFLICT DO NOTHING", t, strings.Join(names, ", "), rowsOf(d, rows, n))
+			k.inserts[i] = sync.OnceValue(func() string {
+				return fmt.Sprintf("INSERT INTO %s (%s) VALUES %s ON CONFLICT DO NOTHING", t, strings.Join(names, ", "), rowsOf(d, rows, n))
+			})
 		}
-		k.insert = k.inserts[len(lots)-1]
+		k.insert = k.inserts[len(lots)-1]()
 		k.replace = fmt.Sprintf("UPDATE %s SET %s WHERE tenant = %s AND id = %s AND version = %s", t, strings.Join(sets, ", "), d.Placeholder(n+2), d.Placeholder(n+3), d.Placeholder(n+4))
 		k.delete = fmt.Sprintf("DELETE FROM %s WHERE tenant = %s AND id = %s", t, d.Placeholder(1), d.Placeholder(2))
 		s.kinds[c.Kind] = k
@@ -347,7 +350,7 @@ func (s *Session) InsertMissing(k tenant.Kind, docs []tenant.NewDoc) error {
 			}
 			args = append(args, row...)
 		}
-		if _, err := s.Q.ExecContext(s.Ctx, kd.inserts[i], args...); err != nil {
+		if _, err := s.Q.ExecContext(s.Ctx, kd.inserts[i](), args...); err != nil {
 			return fmt.Errorf("insert %s: %w", k, err)
 		}
 		rest = rest[lots[i]:]
