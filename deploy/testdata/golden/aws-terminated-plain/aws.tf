@@ -93,6 +93,8 @@ resource "aws_lb_target_group" "nodes" {
   target_type = "ip"
   protocol    = "HTTP"
   port        = 4443
+  # A node that is slow, or busy with passwords, gets no more than it answers.
+  load_balancing_algorithm_type = "least_outstanding_requests"
   # What runs on a node that leaves may end.
   deregistration_delay = 120
 
