@@ -6,15 +6,20 @@ import (
 	"time"
 )
 
-// Keys that are asked for very often need not ask their owner each time: it grants
-// tokens in advance, which it has taken out of the bucket, so that the sum is as
-// exact as without; and who was refused does not ask again before there can be a
-// token.
+// Keys that are asked for often need not ask their owner each time: it grants tokens
+// in advance, which it has taken out of the bucket, so that the sum is as exact as
+// without; and who was refused does not ask again before there can be a token.
+//
+// Tokens in hand that nobody uses are lost. While the bucket is more than half full
+// they are not missed, so that a key which is asked for more than once in a window gets
+// as many as it may need while they live. Below, only a key that is asked for very often
+// gets any, and few.
 
 const (
-	leaseLife   = 200 * time.Millisecond // then tokens in hand are void
+	leaseLife   = 2 * leaseWindow // then tokens in hand are void
 	leaseWindow = 100 * time.Millisecond
-	leaseFrom   = 10                     // requests in a window make a key hot
+	leaseFrom   = 2                      // requests in a window get tokens out of a bucket that is more than half full
+	leaseHot    = 10                     // requests in a window get tokens out of each
 	refusalLife = 100 * time.Millisecond // so a Put elsewhere is seen soon
 	lastLife    = time.Minute            // what the owner has said last is remembered so long
 	leaseShards = 32
@@ -52,6 +57,7 @@ type lease struct {
 	at      int64 // of last
 	refused int64 // until when
 	least   int64 // tokens that were refused: fewer may be there
+	wanted  int64 // until when a question for tokens may be on its way: one is enough
 
 	window int64 // its start
 	asked  int64 // requests in it
@@ -116,7 +122,7 @@ func (ls *leases) use(i *item, now int64) (v verdict, ok bool) {
 	return v, ok
 }
 
-// want asks for tokens in hand where a key is hot.
+// want asks for tokens in hand where a key is asked for often.
 func (ls *leases) want(i *item, limit Limit, now int64) {
 	if i.op != opTake || i.limit != nil {
 		return
@@ -125,8 +131,17 @@ func (ls *leases) want(i *item, limit Limit, now int64) {
 		if l.window == 0 {
 			l.window, l.asked = now, 1
 		}
-		if hot := max(l.rate, l.asked); hot >= leaseFrom && limit.Per > 0 && limit.step() <= int64(leaseStep) && (now >= l.until || l.tokens == 0) {
+		if limit.Per == 0 || limit.step() > int64(leaseStep) || now < l.wanted || now < l.until && l.tokens > 0 {
+			return
+		}
+		switch hot := max(l.rate, l.asked); {
+		case hot >= leaseFrom && l.last.remaining > limit.Size/2:
+			i.lease = min(hot*int64(leaseLife/leaseWindow), limit.Size/10)
+		case hot >= leaseHot:
 			i.lease = min(hot/2, limit.Size/10)
+		}
+		if i.lease > 0 {
+			l.wanted = now + int64(leaseLife)
 		}
 	})
 }
@@ -143,6 +158,9 @@ func (ls *leases) learn(i *item, v verdict, now int64) {
 		}
 		if i.op != opTake {
 			return
+		}
+		if i.lease > 0 {
+			l.wanted = 0
 		}
 		if v.lease > 0 {
 			if now >= l.until {

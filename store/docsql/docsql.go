@@ -68,9 +68,10 @@ type kind struct {
 	inserts                      [len(lots)]func() string // written when they are first needed
 }
 
-// lots are the numbers of documents that one statement adds, the largest first. They
-// are few, as each connection keeps each statement that it has prepared.
-var lots = [...]int{64, 8, 1}
+// lots are the numbers of documents that one statement adds, the largest first: any
+// number up to the double is seven statements at most. They are few, as each
+// connection keeps each statement that it has prepared.
+var lots = [...]int{64, 32, 16, 8, 4, 2, 1}
 
 // New prepares the statements.
 func New(d Dialect, collections []tenant.Collection) *SQL {
