@@ -82,8 +82,6 @@ type Cluster struct {
 	binary    string
 	dsn       string
 	roots     *x509.CertPool
-	balancer  *exec.Cmd
-	balanced  chan struct{}
 	firewalls map[string]func()
 }
 
@@ -221,7 +219,7 @@ func (c *Cluster) Remove() {
 	})
 	c.Nodes[0].must("cluster", "remove", "--yes", "--data", c.Nodes[0].Data, n.Host.Name())
 	select {
-	case <-n.done:
+	case <-n.process.Ended():
 	case <-time.After(patience):
 		c.t.Fatalf("%s was removed, and goes on", n.Host.Name())
 	}
@@ -271,11 +269,10 @@ type Node struct {
 	Host *lab.Host
 	Data string
 
-	c    *Cluster
-	log  string // file
-	read int    // how much of it complaints have read
-	cmd  *exec.Cmd
-	done chan struct{}
+	c       *Cluster
+	log     string // file
+	read    int    // how much of it complaints have read
+	process *lab.Process
 }
 
 func (c *Cluster) newNode(h *lab.Host) *Node {
@@ -313,7 +310,7 @@ func (n *Node) TryStart() error {
 	select {
 	case <-ready:
 		return nil
-	case <-n.done:
+	case <-n.process.Ended():
 		return fmt.Errorf("%s ended at its start:\n%s", n.Host.Name(), tail(n.log, 2000))
 	case <-time.After(patience):
 		return fmt.Errorf("%s is not ready after %s:\n%s", n.Host.Name(), patience, tail(n.log, 2000))
@@ -327,24 +324,13 @@ func (n *Node) launch() (<-chan struct{}, error) {
 		close(ready)
 		return ready, nil
 	}
-	log, err := os.OpenFile(n.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	n.cmd = n.Host.Command(context.Background(), n.c.binary, "start", "--config", filepath.Join(n.Data, "portcullis.yaml"))
-	n.cmd.Dir = n.c.dir
-	n.cmd.Env = append(os.Environ(), "CHAOS_CLOCK="+n.Data+".clock")
-	n.cmd.Stdout, n.cmd.Stderr = &untilReady{ready: ready}, log
-	if err := n.cmd.Start(); err != nil {
-		return nil, err
-	}
-	n.done = make(chan struct{})
-	go func(cmd *exec.Cmd, done chan struct{}) {
-		_ = cmd.Wait() // how it ended is in its log
-		close(done)
-	}(n.cmd, n.done)
-	return ready, nil
+	cmd := n.Host.Command(context.Background(), n.c.binary, "start", "--config", filepath.Join(n.Data, "portcullis.yaml"))
+	cmd.Dir = n.c.dir
+	cmd.Env = append(os.Environ(), "CHAOS_CLOCK="+n.Data+".clock")
+	cmd.Stdout = &untilReady{ready: ready}
+	var err error
+	n.process, err = lab.Start(cmd, n.log)
+	return ready, err
 }
 
 // untilReady reads what the node prints, up to the line that says that it answers.
@@ -379,50 +365,27 @@ func (c *Cluster) settings() []string {
 }
 
 // Running reports whether the node's process is there.
-func (n *Node) Running() bool {
-	if n.cmd == nil {
-		return false
-	}
-	select {
-	case <-n.done:
-		return false
-	default:
-		return true
-	}
-}
+func (n *Node) Running() bool { return n.process.Running() }
 
 // Kill is kill -9.
-func (n *Node) Kill() {
-	if n.Running() {
-		_ = n.cmd.Process.Kill() // it may have ended meanwhile
-		<-n.done
-	}
-}
+func (n *Node) Kill() { n.process.Kill() }
 
 // Stop asks the node to end, as a supervisor does, and waits until it has.
 func (n *Node) Stop() {
 	n.c.t.Helper()
-	if !n.Running() {
-		return
-	}
-	if err := n.cmd.Process.Signal(terminate); err != nil {
-		n.c.t.Fatal(err)
-	}
-	select {
-	case <-n.done:
-	case <-time.After(patience):
-		n.c.t.Fatalf("%s does not stop", n.Host.Name())
+	if err := n.process.Stop(patience); err != nil {
+		n.c.t.Fatalf("%s: %v", n.Host.Name(), err)
 	}
 }
 
 // Freeze stops the node's process where it is; resume lets it go on.
 func (n *Node) Freeze() (resume func()) {
 	n.c.t.Helper()
-	p := n.cmd.Process
-	if err := p.Signal(freeze); err != nil {
+	resume, err := n.process.Pause()
+	if err != nil {
 		n.c.t.Fatal(err)
 	}
-	return func() { _ = p.Signal(thaw) } // it may have ended
+	return resume
 }
 
 // SetClock moves the node's wall clock from the machine's.
@@ -437,7 +400,7 @@ func (n *Node) SetClock(by time.Duration) {
 }
 
 // Pid is the node's process.
-func (n *Node) Pid() int { return n.cmd.Process.Pid }
+func (n *Node) Pid() int { return n.process.Pid() }
 
 // Token makes a token for the Management API on the node.
 func (n *Node) Token(ctx context.Context) (string, error) {
@@ -470,25 +433,11 @@ func (c *Cluster) balance() {
 	if err := os.MkdirAll(filepath.Dir(c.socket()), 0o700); err != nil {
 		c.t.Fatal(err)
 	}
-	log, err := os.Create(filepath.Join(c.dir, "haproxy.log"))
+	balancer, err := lab.Start(c.Lab.Host("lb").Command(context.Background(), "haproxy", "-db", "-f", file), filepath.Join(c.dir, "haproxy.log"))
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	defer log.Close()
-	c.balancer = c.Lab.Host("lb").Command(context.Background(), "haproxy", "-db", "-f", file)
-	c.balancer.Stdout, c.balancer.Stderr = log, log
-	if err := c.balancer.Start(); err != nil {
-		c.t.Fatal(err)
-	}
-	c.balanced = make(chan struct{})
-	go func() {
-		_ = c.balancer.Wait() // it is killed at the end
-		close(c.balanced)
-	}()
-	c.t.Cleanup(func() {
-		_ = c.balancer.Process.Kill()
-		<-c.balanced
-	})
+	c.t.Cleanup(balancer.Kill)
 	c.Eventually("the balancer answers", func() error { return c.Reach(c.t.Context()) })
 }
 

@@ -8,17 +8,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/portcullis-id/portcullis/internal/lab"
-)
-
-const (
-	terminate = syscall.SIGTERM
-	freeze    = syscall.SIGSTOP
-	thaw      = syscall.SIGCONT
 )
 
 // Fill takes all the room of the node's data folder; free gives it back.

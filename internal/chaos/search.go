@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -29,8 +28,7 @@ type Search struct {
 	program string
 	dir     string
 	client  *http.Client
-	cmd     *exec.Cmd
-	done    chan struct{}
+	process *lab.Process
 }
 
 // RequireSearch skips the test where no search engine can be started.
@@ -63,21 +61,10 @@ func (s *Search) URL() string {
 // Start starts the engine and waits until it answers.
 func (s *Search) Start() {
 	s.t.Helper()
-	log, err := os.OpenFile(s.dir+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
+	var err error
+	if s.process, err = lab.Start(s.host.Command(context.Background(), s.program, s.dir, searchPort, s.host.Addr4().String()), s.dir+".log"); err != nil {
 		s.t.Fatal(err)
 	}
-	defer log.Close()
-	s.cmd = s.host.Command(context.Background(), s.program, s.dir, searchPort, s.host.Addr4().String())
-	s.cmd.Stdout, s.cmd.Stderr = log, log
-	if err := s.cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	s.done = make(chan struct{})
-	go func(cmd *exec.Cmd, done chan struct{}) {
-		_ = cmd.Wait() // how it ended is in its log
-		close(done)
-	}(s.cmd, s.done)
 	for deadline := time.Now().Add(2 * patience); ; time.Sleep(200 * time.Millisecond) {
 		resp, err := s.client.Get(s.URL() + "/_cluster/health?wait_for_status=yellow&timeout=1s")
 		if err == nil {
@@ -93,22 +80,16 @@ func (s *Search) Start() {
 }
 
 // Kill is kill -9.
-func (s *Search) Kill() {
-	select {
-	case <-s.done:
-	default:
-		_ = s.cmd.Process.Kill() // it may have ended meanwhile
-		<-s.done
-	}
-}
+func (s *Search) Kill() { s.process.Kill() }
 
 // Pause stops the engine where it is; resume lets it go on.
 func (s *Search) Pause() (resume func()) {
 	s.t.Helper()
-	if err := s.cmd.Process.Signal(freeze); err != nil {
+	resume, err := s.process.Pause()
+	if err != nil {
 		s.t.Fatal(err)
 	}
-	return func() { _ = s.cmd.Process.Signal(thaw) } // it may have ended
+	return resume
 }
 
 // searches asks what no index of the database answers: whether the search engine is

@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -39,12 +38,7 @@ type Database struct {
 	client   *http.Client
 
 	mu      sync.Mutex
-	running map[string]*process
-}
-
-type process struct {
-	cmd   *exec.Cmd
-	ended chan struct{}
+	running map[string]*lab.Process
 }
 
 // Require skips the test where the database cannot be, with a line that says why; in
@@ -81,7 +75,7 @@ func Start(t testing.TB, hosts []*lab.Host) *Database {
 		t.Fatal(err)
 	}
 	out := filepath.Join(dir, "out")
-	d := &Database{t: t, hosts: hosts, root: dir + "/{node}", running: map[string]*process{}}
+	d := &Database{t: t, hosts: hosts, root: dir + "/{node}", running: map[string]*lab.Process{}}
 	rendered := deploy.Database{Cluster: deploy.Cluster{Domain: "id.example.com", Root: d.root}}
 	for _, h := range hosts {
 		rendered.Nodes = append(rendered.Nodes, deploy.Node{Name: h.Name(), Address: h.Addr4()})
@@ -259,16 +253,11 @@ func (d *Database) start(node, user string, env []string, program ...string) {
 	d.t.Helper()
 	args := append([]string{"--reuid=" + user, "--regid=" + user, "--init-groups", "env", "-i", "PATH=/usr/bin:/bin", "LANG=C.UTF-8"}, env...)
 	cmd := d.host(node).Command(context.Background(), "setpriv", append(args, program...)...)
-	logFile, err := os.OpenFile(d.at(node, "/"+user+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	cmd.Dir = "/"
+	p, err := lab.Start(cmd, d.at(node, "/"+user+".log"))
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	cmd.Stdout, cmd.Stderr, cmd.Dir = logFile, logFile, "/"
-	if err := cmd.Start(); err != nil {
-		d.t.Fatal(err)
-	}
-	p := &process{cmd: cmd, ended: make(chan struct{})}
-	go func() { _ = cmd.Wait(); logFile.Close(); close(p.ended) }() // it is killed: an error is what it ends with
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.running[user+" "+node] = p
@@ -289,11 +278,11 @@ func (d *Database) Kill(node string) {
 	d.mu.Lock()
 	p := d.running["postgres "+node]
 	d.mu.Unlock()
-	pid := d.postmaster(node)
-	if err := errors.Join(p.cmd.Process.Kill(), syscall.Kill(pid, syscall.SIGKILL)); err != nil {
+	postmaster := d.postmaster(node)
+	p.Kill()
+	if err := syscall.Kill(postmaster, syscall.SIGKILL); err != nil {
 		d.t.Fatal(err)
 	}
-	<-p.ended
 }
 
 // KillPostgres ends PostgreSQL of a host without a word; Patroni sees it.
@@ -322,23 +311,19 @@ func (d *Database) postmaster(node string) int {
 // end stops Patroni first, which stops PostgreSQL, and etcd after it.
 func (d *Database) end() {
 	for _, user := range []string{"postgres", "etcd"} {
-		var stopping []*process
+		var stopping sync.WaitGroup
 		d.mu.Lock()
 		for name, p := range d.running {
 			if strings.HasPrefix(name, user+" ") {
-				_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-				stopping = append(stopping, p)
+				stopping.Go(func() {
+					if p.Stop(20*time.Second) != nil {
+						p.Kill()
+					}
+				})
 			}
 		}
 		d.mu.Unlock()
-		for _, p := range stopping {
-			select {
-			case <-p.ended:
-			case <-time.After(20 * time.Second):
-				_ = p.cmd.Process.Kill()
-				<-p.ended
-			}
-		}
+		stopping.Wait()
 	}
 	if d.t.Failed() {
 		for _, name := range d.Names() {

@@ -43,8 +43,7 @@ type Server struct {
 	as   *user.User
 	mib  int // of a disk of its own; 0: it has none
 
-	cmd  *exec.Cmd
-	done chan struct{} // closed when the process has ended
+	process *lab.Process
 }
 
 // Require skips the test where a lab cannot be, or PostgreSQL is missing.
@@ -200,30 +199,18 @@ func (s *Server) Run() {
 	if s.Running() {
 		return
 	}
-	log, err := os.OpenFile(filepath.Join(s.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer log.Close()
 	// ip and setpriv become the server: the process that is started is the server's own.
-	s.cmd = s.command(context.Background(), "postgres", "-D", s.data(), "-p", strconv.Itoa(Port), "-h", "*", "-k", s.dir,
+	cmd := s.command(context.Background(), "postgres", "-D", s.data(), "-p", strconv.Itoa(Port), "-h", "*", "-k", s.dir,
 		"-c", "fsync=off", "-c", "max_connections=200", "-c", "shared_buffers=32MB", "-c", "wal_level=replica", "-c", "max_wal_senders=10",
 		"-c", "wal_keep_size=256MB", "-c", "hot_standby=on", "-c", "wal_sender_timeout=5s", "-c", "wal_receiver_timeout=5s",
 		"-c", "wal_retrieve_retry_interval=500ms", "-c", "cluster_name="+s.host.Name())
-	s.cmd.Stdout, s.cmd.Stderr = log, log
-	if err := s.cmd.Start(); err != nil {
+	var err error
+	if s.process, err = lab.Start(cmd, filepath.Join(s.dir, "log")); err != nil {
 		s.t.Fatal(err)
 	}
-	s.done = make(chan struct{})
-	go func(cmd *exec.Cmd, done chan struct{}) {
-		_ = cmd.Wait() // how it ended is in its log
-		close(done)
-	}(s.cmd, s.done)
 	s.await("the server answers", func() (bool, error) {
-		select {
-		case <-s.done:
+		if !s.Running() {
 			return false, fmt.Errorf("it ended: %s", s.logTail())
-		default:
 		}
 		_, err := s.try("pg_isready", "-q", "-d", "postgres")
 		return err == nil, nil
@@ -247,17 +234,7 @@ func (s *Server) await(what string, so func() (bool, error)) {
 }
 
 // Running reports whether the server's process is there.
-func (s *Server) Running() bool {
-	if s.cmd == nil {
-		return false
-	}
-	select {
-	case <-s.done:
-		return false
-	default:
-		return true
-	}
-}
+func (s *Server) Running() bool { return s.process.Running() }
 
 // Kill ends every process of the server at once, as a power cut would: no client
 // is told, though the kernel closes their connections. Where that is too kind,
@@ -266,19 +243,26 @@ func (s *Server) Kill() {
 	if !s.Running() {
 		return
 	}
-	pid := s.cmd.Process.Pid
-	// Stopped, it makes no more children.
-	_ = s.cmd.Process.Signal(syscall.SIGSTOP) // it may have ended meanwhile
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	if err == nil {
-		for _, f := range strings.Fields(string(raw)) {
-			if child, err := strconv.Atoi(f); err == nil {
-				_ = syscall.Kill(child, syscall.SIGKILL)
-			}
+	// Stopped, it makes no more children. It may have ended meanwhile.
+	_ = syscall.Kill(s.process.Pid(), syscall.SIGSTOP)
+	for _, child := range s.children() {
+		_ = syscall.Kill(child, syscall.SIGKILL)
+	}
+	s.process.Kill()
+}
+
+// children are the processes that the server has made; none when it has ended.
+func (s *Server) children() (pids []int) {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", s.process.Pid()))
+	if err != nil {
+		return nil
+	}
+	for _, f := range strings.Fields(string(raw)) {
+		if child, err := strconv.Atoi(f); err == nil {
+			pids = append(pids, child)
 		}
 	}
-	_ = s.cmd.Process.Kill()
-	<-s.done
+	return pids
 }
 
 // Stop ends the server in order: transactions that run are rolled back.
@@ -286,7 +270,7 @@ func (s *Server) Stop() {
 	s.t.Helper()
 	if s.Running() {
 		s.run("pg_ctl", "-D", s.data(), "-m", "fast", "-w", "stop")
-		<-s.done
+		<-s.process.Ended()
 	}
 }
 
@@ -303,23 +287,18 @@ func (s *Server) Fill() (free func()) {
 // not answer; the returned function lets them go on.
 func (s *Server) Pause() (resume func()) {
 	s.t.Helper()
-	var pids []int
-	pid := s.cmd.Process.Pid
-	pids = append(pids, pid)
-	_ = syscall.Kill(pid, syscall.SIGSTOP)
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	server, err := s.process.Pause()
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	for _, f := range strings.Fields(string(raw)) {
-		if child, err := strconv.Atoi(f); err == nil {
-			pids = append(pids, child)
-			_ = syscall.Kill(child, syscall.SIGSTOP)
-		}
+	children := s.children()
+	for _, child := range children {
+		_ = syscall.Kill(child, syscall.SIGSTOP)
 	}
 	return func() {
-		for _, p := range pids {
-			_ = syscall.Kill(p, syscall.SIGCONT)
+		server()
+		for _, child := range children {
+			_ = syscall.Kill(child, syscall.SIGCONT)
 		}
 	}
 }
