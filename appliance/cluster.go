@@ -237,7 +237,15 @@ func (n *Node) joinCluster(ctx context.Context) error {
 		if exists {
 			return problem.New(problem.Unavailable, "not_a_member", "the database %s belongs to a cluster, and %s has no identity of a node of it: make a token on one of its nodes with `portcullis cluster token`, and join with `portcullis join TOKEN`", n.cfg.DatabaseName(), n.cfg.Data)
 		}
-		return err
+		if err != nil || n.cfg.sqlite() { // a file has a lock of its own
+			return err
+		}
+		host, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("read the host's name: %w", err)
+		}
+		n.alone = &control.Alone{Docs: n.store, Logger: n.logger, Data: n.cfg.Data, Host: host, Site: n.cfg.Site.Name}
+		return n.alone.Claim(ctx)
 	}
 	if n.cfg.sqlite() {
 		return problem.New(problem.Invalid, "needs_postgres", "%s has the identity of a cluster's node, and database.dsn names no PostgreSQL: start with the configuration that joining left in %s", n.cfg.Data, ConfigFile(n.cfg.Data))

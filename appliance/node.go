@@ -94,6 +94,7 @@ type Node struct {
 	firewall  *audit.FirewallWatch
 	addresses *addresses.Watch
 	control   *control.Service        // nil on a single node
+	alone     *control.Alone          // nil in a cluster, and on SQLite
 	search    *searchindex.Indexer    // nil where the store searches
 	indexed   bool                    // without search: other nodes have it
 	conns     map[string]*connections // by surface
@@ -169,6 +170,9 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	if n.control != nil {
 		g.Go(n.rooms.watch("control plane", func() error { return n.control.Run(work) }))
+	}
+	if n.alone != nil {
+		g.Go(n.rooms.watch("claim to the database", func() error { return n.alone.Keep(work, n.stop) }))
 	}
 
 	n.logger.InfoContext(ctx, "the node answers", "version", n.opts.Version, "url", ready.URL)

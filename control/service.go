@@ -20,6 +20,7 @@ const (
 	authorityID = "authority"
 	leaseID     = "leader"
 	settingsID  = "settings"
+	aloneID     = "alone"
 )
 
 // Caches are what this node keeps of the database.
