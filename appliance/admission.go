@@ -1,9 +1,11 @@
 package appliance
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/portcullis-id/portcullis/overload"
 	"github.com/portcullis-id/portcullis/problem"
@@ -39,7 +41,7 @@ func admit(gate *overload.Gate, next http.Handler) http.Handler {
 		}
 		ctx, leave, err := gate.Enter(r.Context(), c)
 		if err != nil {
-			turnAway(w, r, problem.From(err))
+			turnAway(w, r, problem.From(err), whyBusy)
 			return
 		}
 		defer leave()
@@ -49,8 +51,27 @@ func admit(gate *overload.Gate, next http.Handler) http.Handler {
 	})
 }
 
+// What people read of why they were turned away; programs read the problem's message.
+const (
+	whyBusy = "Very many people are logging in right now."
+	whyAway = "This server does not answer at this moment."
+)
+
+// refusalHeld is how long a node that must answer nothing lets a request wait before it
+// refuses it. A load balancer gives the next request to the node that has the fewest:
+// who refuses at once would get nearly all of them, until the balancer's check has
+// noticed.
+const refusalHeld = 500 * time.Millisecond
+
+func holdRefusal(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(refusalHeld):
+	}
+}
+
 // turnAway costs next to nothing, as it is what a flood gets.
-func turnAway(w http.ResponseWriter, r *http.Request, e *problem.Error) {
+func turnAway(w http.ResponseWriter, r *http.Request, e *problem.Error, why string) {
 	web.EventFrom(r.Context()).Fail(e)
 	seconds := max(1, int(e.RetryAfter.Seconds()))
 	w.Header().Set("Retry-After", fmt.Sprint(seconds))
@@ -68,10 +89,6 @@ func turnAway(w http.ResponseWriter, r *http.Request, e *problem.Error) {
 		again, advice := "", "Go back and send the form again."
 		if r.Method == http.MethodGet { // what was only asked for can be asked for again
 			again, advice = fmt.Sprintf(`<meta http-equiv="refresh" content="%d">`, seconds+1), "This page tries again by itself."
-		}
-		why := "Very many people are logging in right now."
-		if e.Code == "site_passive" || e.Code == "clock_apart" {
-			why = "This server does not answer at this moment."
 		}
 		w.WriteHeader(status)
 		_, _ = fmt.Fprintf(w, busyPage, again, why, advice)

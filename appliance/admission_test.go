@@ -1,11 +1,15 @@
 package appliance
 
 import (
+	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/portcullis-id/portcullis/overload"
 )
@@ -25,6 +29,31 @@ func TestClasses(t *testing.T) {
 		if got != want {
 			t.Errorf("%s is of class %q, want %q", target, got, want)
 		}
+	}
+}
+
+// TestRefusalOfAnUnfitNodeIsHeld: it must not be the fastest of all nodes.
+func TestRefusalOfAnUnfitNodeIsHeld(t *testing.T) {
+	h := fit(func() error { return errors.New("the clock is wrong") }, http.NotFoundHandler())
+	for _, c := range []struct {
+		name  string
+		limit time.Duration // of the client's patience
+		held  time.Duration
+	}{{"a patient client", time.Minute, refusalHeld}, {"a client that goes", refusalHeld / 2, refusalHeld / 2}} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), c.limit)
+				defer cancel()
+				began, w := time.Now(), httptest.NewRecorder()
+				h.ServeHTTP(w, httptest.NewRequestWithContext(ctx, "GET", "/userinfo", nil))
+				if held := time.Since(began); held != c.held {
+					t.Errorf("the request was held for %s, want %s", held, c.held)
+				}
+				if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != "1" {
+					t.Errorf("got %d, Retry-After %q; want 503 and 1", w.Code, w.Header().Get("Retry-After"))
+				}
+			})
+		})
 	}
 }
 

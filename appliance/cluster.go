@@ -348,16 +348,14 @@ func (n *Node) unfit() error {
 	return n.control.ClockFault()
 }
 
-// fit refuses requests while the node is unfit.
-func (n *Node) fit(next http.Handler) http.Handler {
-	if n.control == nil {
-		return next
-	}
+// fit refuses requests while unfit says why.
+func fit(unfit func() error, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := n.unfit(); err != nil {
+		if err := unfit(); err != nil {
 			e := problem.Wrap(problem.Unavailable, "clock_apart", err, "This server cannot answer at this moment; try again.")
 			e.RetryAfter = time.Second
-			turnAway(w, r, e)
+			holdRefusal(r.Context())
+			turnAway(w, r, e, whyAway)
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -437,7 +437,7 @@ func (n *Node) front(tenants http.Handler, guard func(*Config, http.Handler) htt
 	if n.site != nil {
 		tenants = n.site.refuse(tenants)
 	}
-	mux.Handle("/", n.fit(admit(n.gate, tenants)))
+	mux.Handle("/", fit(n.unfit, admit(n.gate, tenants)))
 	return n.drain.closing(forwardedHost(&n.cfg, guard(&n.cfg, mux)))
 }
 

@@ -354,7 +354,7 @@ func (w *siteWatch) refuse(next http.Handler) http.Handler {
 		if err := w.Refusal(); err != nil {
 			p := problem.Wrap(problem.Unavailable, "site_passive", err, "This server's site does not answer requests at this moment")
 			p.RetryAfter = siteFresh
-			turnAway(rw, r, p)
+			turnAway(rw, r, p, whyAway)
 			return
 		}
 		next.ServeHTTP(rw, r)

@@ -129,7 +129,7 @@ type fault struct {
 }
 
 const (
-	killed   = 0.01 // of the operations may fail when one node, or the database's primary, is killed or stands still
+	killed   = 0.01 // of the operations may fail when one node, or the database's primary, is killed or stands still, or a node's clock jumps
 	anyShare = 1.0
 	moved    = 1.1 // times its tokens a limit may give out when its owner changes
 )
@@ -242,8 +242,8 @@ func faults() []fault {
 			free()
 		}}, false},
 		fault{chaos.Fault{Name: "the disk of the database's primary is full", AtMost: anyShare, Do: fullDisk}, false},
-		fault{chaos.Fault{Name: "a node's clock jumps 10 minutes ahead, and back", AtMost: anyShare, Clock: true, Do: jump(10 * time.Minute)}, false},
-		fault{chaos.Fault{Name: "a node's clock jumps 10 minutes back, and returns", AtMost: anyShare, Clock: true, Do: jump(-10 * time.Minute)}, false},
+		fault{chaos.Fault{Name: "a node's clock jumps 10 minutes ahead, and back", AtMost: killed, Clock: true, Do: jump(10 * time.Minute)}, false},
+		fault{chaos.Fault{Name: "a node's clock jumps 10 minutes back, and returns", AtMost: killed, Clock: true, Do: jump(-10 * time.Minute)}, false},
 		fault{chaos.Fault{Name: "a node stands still for 6 seconds", AtMost: killed, Within: 3 * time.Second, Do: func(r *chaos.Run) {
 			resume := r.Nodes[2].Freeze()
 			r.Hold(6 * time.Second)
