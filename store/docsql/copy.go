@@ -55,27 +55,14 @@ func (s *SQL) Load(ctx context.Context, q Querier, k tenant.Kind, rows []Row) er
 	if err != nil || len(rows) == 0 {
 		return err
 	}
-	names := []string{"tenant", "id", "version", "doc"}
-	for _, c := range kd.Columns {
-		names = append(names, quote(c.Name))
-	}
 	var args []any
-	bind := func(v any) string {
-		args = append(args, v)
-		return s.d.Placeholder(len(args))
-	}
-	values := make([]string, len(rows))
-	for i, r := range rows {
+	for _, r := range rows {
 		if !storable(r.ID) || !storableDoc(r.Doc) {
 			return fmt.Errorf("load %s %q of tenant %s: %w", k, r.ID, r.Tenant, errNotText())
 		}
-		params := []string{bind(r.Tenant), bind(r.ID), bind(r.Version), s.d.DocParam(bind(string(r.Doc)))}
-		for _, v := range kd.values(r.Doc) {
-			params = append(params, bind(v))
-		}
-		values[i] = "(" + strings.Join(params, ", ") + ")"
+		args = append(append(args, r.Tenant, r.ID, r.Version, string(r.Doc)), kd.values(r.Doc)...)
 	}
-	_, err = q.ExecContext(ctx, fmt.Sprintf("INSERT INTO %s (%s) VALUES %s", quote(string(k)), strings.Join(names, ", "), strings.Join(values, ", ")), args...)
+	_, err = q.ExecContext(ctx, kd.into+kd.rowsOf(s.d, len(rows)), args...)
 	if err != nil {
 		return fmt.Errorf("load %s, %d documents from %q of tenant %s on: %w", k, len(rows), rows[0].ID, rows[0].Tenant, err)
 	}

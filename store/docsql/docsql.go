@@ -65,6 +65,7 @@ type kind struct {
 	columns                      map[string]tenant.Column
 	schema                       search.Schema
 	get, insert, replace, delete string
+	into                         string                   // "INSERT INTO … VALUES "; rowsOf follows
 	inserts                      [len(lots)]func() string // written when they are first needed
 }
 
@@ -86,11 +87,10 @@ func New(d Dialect, collections []tenant.Collection) *SQL {
 		}
 		n := len(c.Columns)
 		t := quote(string(c.Kind))
+		k.into = fmt.Sprintf("INSERT INTO %s (%s) VALUES ", t, strings.Join(names, ", "))
 		k.get = fmt.Sprintf("SELECT version, %s FROM %s WHERE tenant = %s AND id = %s", d.Doc(), t, d.Placeholder(1), d.Placeholder(2))
 		for i, rows := range lots {
-			k.inserts[i] = sync.OnceValue(func() string {
-				return fmt.Sprintf("INSERT INTO %s (%s) VALUES %s ON CONFLICT DO NOTHING", t, strings.Join(names, ", "), rowsOf(d, rows, n))
-			})
+			k.inserts[i] = sync.OnceValue(func() string { return k.into + k.rowsOf(d, rows) + " ON CONFLICT DO NOTHING" })
 		}
 		k.insert = k.inserts[len(lots)-1]()
 		k.replace = fmt.Sprintf("UPDATE %s SET %s WHERE tenant = %s AND id = %s AND version = %s", t, strings.Join(sets, ", "), d.Placeholder(n+2), d.Placeholder(n+3), d.Placeholder(n+4))
@@ -100,18 +100,18 @@ func New(d Dialect, collections []tenant.Collection) *SQL {
 	return s
 }
 
-// rowsOf is the parameters of rows with so many columns beside tenant, id and
-// document.
-func rowsOf(d Dialect, rows, columns int) string {
+// rowsOf is the parameters of rows: tenant, id, version, document and the columns of
+// each.
+func (kd *kind) rowsOf(d Dialect, rows int) string {
 	var b strings.Builder
 	for r := range rows {
-		at := r * (3 + columns)
+		at := r * (4 + len(kd.Columns))
 		if r > 0 {
 			b.WriteString(", ")
 		}
-		fmt.Fprintf(&b, "(%s, %s, 1, %s", d.Placeholder(at+1), d.Placeholder(at+2), d.DocParam(d.Placeholder(at+3)))
-		for c := range columns {
-			b.WriteString(", " + d.Placeholder(at+4+c))
+		fmt.Fprintf(&b, "(%s, %s, %s, %s", d.Placeholder(at+1), d.Placeholder(at+2), d.Placeholder(at+3), d.DocParam(d.Placeholder(at+4)))
+		for c := range kd.Columns {
+			b.WriteString(", " + d.Placeholder(at+5+c))
 		}
 		b.WriteString(")")
 	}
@@ -295,7 +295,7 @@ func (s *Session) Insert(k tenant.Kind, id string, doc []byte) error {
 	if err != nil {
 		return err
 	}
-	values := row[3:]
+	values := row[4:]
 	res, err := s.Q.ExecContext(s.Ctx, kd.insert, row...)
 	if err != nil {
 		return fmt.Errorf("insert %s: %w", k, err)
@@ -320,6 +320,9 @@ func (s *Session) Insert(k tenant.Kind, id string, doc []byte) error {
 	return conflict(subject)
 }
 
+// firstVersion is that of a document that is new.
+const firstVersion = 1
+
 // row is what a document is stored as.
 func (s *Session) row(kd *kind, id string, doc []byte) ([]any, error) {
 	if !gjson.ValidBytes(doc) {
@@ -332,7 +335,7 @@ func (s *Session) row(kd *kind, id string, doc []byte) ([]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append([]any{s.Tenant, id, string(sealed)}, kd.values(doc)...), nil
+	return append([]any{s.Tenant, id, firstVersion, string(sealed)}, kd.values(doc)...), nil
 }
 
 // InsertMissing implements tenant.Tx.
