@@ -26,9 +26,10 @@ type owed struct {
 }
 
 type debts struct {
-	some atomic.Bool // whether there are any; most of the time there are none
-	mu   sync.Mutex
-	keys map[string]*debt
+	some  atomic.Bool   // whether there are any; most of the time there are none
+	first chan struct{} // says that there are some, where there were none
+	mu    sync.Mutex
+	keys  map[string]*debt
 }
 
 type debt struct {
@@ -39,7 +40,7 @@ type debt struct {
 	since       int64 // of the first
 }
 
-func newDebts() *debts { return &debts{keys: map[string]*debt{}} }
+func newDebts() *debts { return &debts{first: make(chan struct{}, 1), keys: map[string]*debt{}} }
 
 // add notes that n tokens were given out, or refused with n below 0, without the owner
 // of an item's key. Where the owner may have counted
@@ -55,7 +56,9 @@ func (ds *debts) add(i *item, n int64, arrived bool, fresh uint64, now int64) {
 		}
 		d = &debt{bucket: i.bucket, key: i.key, limit: i.limit, since: now}
 		ds.keys[name] = d
-		ds.some.Store(true)
+		if !ds.some.Swap(true) {
+			nudge(ds.first)
+		}
 	}
 	if arrived && len(d.owed) < maxOwed {
 		d.owed = append(d.owed, owed{id: i.id, n: n})

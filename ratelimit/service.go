@@ -238,7 +238,11 @@ func (s *Service) Run(ctx context.Context) error {
 	defer sweep.Stop()
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { s.payOften(ctx) })
+	if s.cfg.Cluster == nil {
+		views.Stop() // there is nobody to see
+	} else {
+		wg.Go(func() { s.payOften(ctx) })
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -281,7 +285,7 @@ func (s *Service) sweep() {
 	})
 }
 
-// payOften pays until ctx ends.
+// payOften pays while there are debts, until ctx ends.
 func (s *Service) payOften(ctx context.Context) {
 	tick := time.NewTicker(payEvery)
 	defer tick.Stop()
@@ -290,7 +294,17 @@ func (s *Service) payOften(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+		}
+		if s.debts.some.Load() {
 			s.pay(ctx)
+			continue
+		}
+		tick.Stop() // a node that does nothing wakes no processor
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.debts.first:
+			tick.Reset(payEvery)
 		}
 	}
 }
