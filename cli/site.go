@@ -112,7 +112,8 @@ func (c *sitePromoteCmd) Run(ctx context.Context, std IO) error {
 	}
 	return c.print(std.Out, p, func(w io.Writer) {
 		if p.Outcome == "was_active" {
-			fmt.Fprintf(w, "site %s is the active one already, in epoch %d\n", p.Site, p.Epoch)
+			fmt.Fprintf(w, "nothing to do: by this database site %s is the active one, since epoch %d\n", p.Site, p.Epoch)
+			fmt.Fprintln(w, "If its nodes do not answer, their log says why: when the other site was promoted later, this database has to become a standby of that one's.")
 			return
 		}
 		fmt.Fprintf(w, "site %s is active, in epoch %d; its nodes begin to answer by themselves\n", p.Site, p.Epoch)
