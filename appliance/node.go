@@ -204,6 +204,9 @@ func (n *Node) Close() error {
 		if n.site != nil {
 			n.site.stop()
 		}
+		if n.alone != nil {
+			n.alone.Release()
+		}
 		if n.store != nil {
 			err = errors.Join(err, n.store.Close())
 		}

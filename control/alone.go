@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/portcullis-id/portcullis/problem"
 	"github.com/portcullis-id/portcullis/tenant"
@@ -23,7 +25,7 @@ const (
 )
 
 // homeFile has the id of a data folder, which a node knows its own claim by after it
-// has ended without a word.
+// has ended without a word. It is locked while a node is at work.
 const homeFile = "node-id"
 
 // Alone is a node's claim to a database in which no cluster is. Two such nodes would
@@ -38,6 +40,7 @@ type Alone struct {
 	// elsewhere: a claim of another site is void.
 	Site string
 
+	lock *os.File
 	home string // the data folder's id
 	run  string // this process
 }
@@ -51,16 +54,22 @@ type aloneDoc struct {
 	Renewals int64  `json:"renewals"`
 }
 
-// Claim makes the claim. Where a process has ended without giving its own up, this
-// takes six seconds, and none in the same data folder. The error is
-// problem.Unavailable, "database_in_use", when another node is there.
+// Claim makes the claim, which Release gives up. Where a process has ended without
+// doing so, this takes six seconds, and none in the same data folder. The error is
+// problem.Unavailable: "database_in_use" when another node is there, "data_in_use" when
+// a process works with the data folder.
 func (a *Alone) Claim(ctx context.Context) error { return a.claim(ctx, waitFor) }
 
-func (a *Alone) claim(ctx context.Context, wait time.Duration) error {
-	var err error
-	if a.home, err = homeOf(a.Data); err != nil {
+func (a *Alone) claim(ctx context.Context, wait time.Duration) (err error) {
+	if a.lock, a.home, err = lockHome(a.Data); err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil {
+			a.lock.Close()
+			a.lock = nil
+		}
+	}()
 	a.run = tenant.RandomString(16)
 	var seen aloneDoc
 	since := time.Now()
@@ -106,8 +115,8 @@ func inUse(host string) error {
 	return problem.New(problem.Unavailable, "database_in_use", "a node on %s works with this database, and is in no cluster: two such nodes would not notice what the other changes. Stop it first; for several nodes make a cluster with `portcullis cluster init`, and let the others join it", host)
 }
 
-// Keep shows that the node is there until ctx ends, and then gives the claim up. It
-// ends the node when another one has taken the database, or there is a cluster in it.
+// Keep shows that the node is there until ctx ends. It ends the node when another one
+// has taken the database, or there is a cluster in it.
 func (a *Alone) Keep(ctx context.Context, stop func(reason error)) error {
 	tick := time.NewTicker(aloneEvery)
 	defer tick.Stop()
@@ -115,11 +124,6 @@ func (a *Alone) Keep(ctx context.Context, stop func(reason error)) error {
 	for {
 		select {
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-			defer cancel()
-			if err := a.release(last); err != nil {
-				a.Logger.WarnContext(ctx, "this node's claim to the database stays; its next start on another host takes six seconds", "error", err)
-			}
 			return nil
 		case <-tick.C:
 		}
@@ -167,9 +171,15 @@ func (a *Alone) renew(ctx context.Context) (lost, err error) {
 	return lost, nil
 }
 
-// release gives the claim up, so that nobody waits for it.
-func (a *Alone) release(ctx context.Context) error {
-	return a.Docs.Write(ctx, tenant.Authority, func(tx tenant.Tx) error {
+// Release gives the claim up, so that nobody waits for it, and lets go of the data
+// folder. Without a claim it does nothing.
+func (a *Alone) Release() {
+	if a.lock == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	defer cancel()
+	err := a.Docs.Write(ctx, tenant.Authority, func(tx tenant.Tx) error {
 		doc, err := tenant.Load[aloneDoc](tx, tenant.KindCluster, aloneID)
 		if problem.Is(err, problem.NotFound) || err == nil && doc.Run != a.run {
 			return nil
@@ -180,21 +190,42 @@ func (a *Alone) release(ctx context.Context) error {
 		_, err = tx.Delete(tenant.KindCluster, aloneID)
 		return err
 	})
+	if err != nil {
+		a.Logger.Warn("this node's claim to the database stays; the next start with another data folder takes six seconds", "error", err)
+	}
+	a.lock.Close()
+	a.lock = nil
 }
 
-// homeOf reads the id of a data folder, which gets one where it has none.
-func homeOf(data string) (string, error) {
-	path := filepath.Join(data, homeFile)
-	raw, err := os.ReadFile(path) // #nosec G304 -- in the node's own folder
-	if id := strings.TrimSpace(string(raw)); err == nil && id != "" {
-		return id, nil
+// lockHome reads the id of a data folder, which gets one where it has none. The
+// kernel lets go of the file when the process ends, however it ends.
+func lockHome(data string) (f *os.File, id string, err error) {
+	f, err = os.OpenFile(filepath.Join(data, homeFile), os.O_RDWR|os.O_CREATE, 0o600) // #nosec G304 -- in the node's own folder
+	if err != nil {
+		return nil, "", fmt.Errorf("open the id of the data folder: %w", err)
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("read the id of the data folder: %w", err)
+	defer func() {
+		if err != nil {
+			f.Close()
+		}
+	}()
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, "", problem.New(problem.Unavailable, "data_in_use", "a node works with the data folder %s already: stop it, or name another folder with --data", data)
 	}
-	id := tenant.RandomString(16)
-	if err := os.WriteFile(path, []byte(id+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("keep the id of the data folder: %w", err)
+	if err != nil {
+		return nil, "", fmt.Errorf("lock the data folder: %w", err)
 	}
-	return id, nil
+	raw, err := io.ReadAll(io.LimitReader(f, 100))
+	if err != nil {
+		return nil, "", fmt.Errorf("read the id of the data folder: %w", err)
+	}
+	if id = strings.TrimSpace(string(raw)); id != "" {
+		return f, id, nil
+	}
+	id = tenant.RandomString(16)
+	if _, err := f.WriteAt([]byte(id+"\n"), 0); err != nil {
+		return nil, "", fmt.Errorf("keep the id of the data folder: %w", err)
+	}
+	return f, id, nil
 }

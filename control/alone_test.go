@@ -63,17 +63,24 @@ func TestAfterANodeThatWasAlone(t *testing.T) {
 		docs := storetest.New(t)
 		first := aloneOn(docs, t.TempDir(), "first")
 		mustClaim(t, first, never)
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		if err := first.Keep(ctx, func(error) {}); err != nil {
-			t.Fatal(err)
-		}
+		first.Release()
 		mustClaim(t, aloneOn(docs, t.TempDir(), "second"), never)
 	})
 	t.Run("it was killed, and starts again", func(t *testing.T) {
 		docs, data := storetest.New(t), t.TempDir()
+		first := aloneOn(docs, data, "first")
+		mustClaim(t, first, never)
+		first.lock.Close() // as the kernel does
 		mustClaim(t, aloneOn(docs, data, "first"), never)
-		mustClaim(t, aloneOn(docs, data, "first"), never)
+	})
+	t.Run("it is at work, and somebody starts it again", func(t *testing.T) {
+		docs, data := storetest.New(t), t.TempDir()
+		first := aloneOn(docs, data, "first")
+		mustClaim(t, first, never)
+		if err := aloneOn(docs, data, "first").claim(t.Context(), never); problem.From(err).Code != "data_in_use" {
+			t.Errorf("a second process in the data folder gets %v, want data_in_use", err)
+		}
+		wantLost(t, first, "")
 	})
 	t.Run("it was killed, and another starts", func(t *testing.T) {
 		docs := storetest.New(t)
@@ -82,9 +89,7 @@ func TestAfterANodeThatWasAlone(t *testing.T) {
 		mustClaim(t, second, aloneLook/2)
 		// It stood still, and was not dead.
 		wantLost(t, first, "database_in_use")
-		if err := first.release(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+		first.Release()
 		wantLost(t, second, "")
 	})
 	t.Run("the other site has the database now", func(t *testing.T) {
