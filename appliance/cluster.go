@@ -235,7 +235,7 @@ func (n *Node) joinCluster(ctx context.Context) error {
 	if !control.Joined(n.cfg.Data) {
 		exists, err := control.Exists(ctx, n.store)
 		if exists {
-			return problem.New(problem.Unavailable, "not_a_member", "the database %s belongs to a cluster, and %s has no identity of a node of it: make a token on one of its nodes with `portcullis cluster token`, and join with `portcullis join TOKEN`", n.cfg.DatabaseName(), n.cfg.Data)
+			return control.NotAMember(n.cfg.DatabaseName(), n.cfg.Data)
 		}
 		if err != nil || n.cfg.sqlite() { // a file has a lock of its own
 			return err
@@ -244,7 +244,7 @@ func (n *Node) joinCluster(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read the host's name: %w", err)
 		}
-		n.alone = &control.Alone{Docs: n.store, Logger: n.logger, Data: n.cfg.Data, Host: host, Site: n.cfg.Site.Name}
+		n.alone = &control.Alone{Docs: n.store, Logger: n.logger, Data: n.cfg.Data, Database: n.cfg.DatabaseName(), Host: host, Site: n.cfg.Site.Name}
 		return n.alone.Claim(ctx)
 	}
 	if n.cfg.sqlite() {

@@ -32,10 +32,11 @@ const homeFile = "node-id"
 // answer from caches of which the other knows nothing: a secret that was changed at
 // one would go on working at the other.
 type Alone struct {
-	Docs   tenant.Docs
-	Logger *slog.Logger
-	Data   string // the data folder
-	Host   string // for people
+	Docs     tenant.Docs
+	Logger   *slog.Logger
+	Data     string // the data folder
+	Database string // for people, as is Host
+	Host     string
 	// Site is the node's own of two. Which of them works with a database is decided
 	// elsewhere: a claim of another site is void.
 	Site string
@@ -118,25 +119,17 @@ func inUse(host string) error {
 // Keep shows that the node is there until ctx ends. It ends the node when another one
 // has taken the database, or there is a cluster in it.
 func (a *Alone) Keep(ctx context.Context, stop func(reason error)) error {
-	tick := time.NewTicker(aloneEvery)
-	defer tick.Stop()
-	failing := false
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	repeat(ctx, a.Logger, aloneEvery, "showing in the database that this node is there", func(ctx context.Context) error {
 		lost, err := a.renew(ctx)
 		if lost != nil {
 			stop(lost)
-			return nil
+			end()
 		}
-		if err != nil && ctx.Err() == nil && !failing {
-			a.Logger.WarnContext(ctx, "this node could not show in the database that it is there", "error", err)
-		}
-		failing = err != nil
-	}
+		return err
+	})
+	return nil
 }
 
 // renew shows that the node is there. lost is the reason why it may not work with the
@@ -145,7 +138,7 @@ func (a *Alone) renew(ctx context.Context) (lost, err error) {
 	err = a.Docs.Write(ctx, tenant.Authority, func(tx tenant.Tx) error {
 		_, err := tx.Get(tenant.KindCluster, authorityID)
 		if err == nil {
-			lost = problem.New(problem.Unavailable, "not_a_member", "the database belongs to a cluster since a moment ago, of which this node is none: make a token on one of its nodes with `portcullis cluster token`, and join with `portcullis join TOKEN`")
+			lost = NotAMember(a.Database, a.Data)
 			return nil
 		}
 		if !problem.Is(err, problem.NotFound) {

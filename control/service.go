@@ -146,6 +146,12 @@ func Exists(ctx context.Context, docs tenant.Docs) (bool, error) {
 	return err == nil, err
 }
 
+// NotAMember says that a database has a cluster of which the node of a data folder is
+// none.
+func NotAMember(database, data string) error {
+	return problem.New(problem.Unavailable, "not_a_member", "the database %s belongs to a cluster, and %s has no identity of a node of it: make a token on one of its nodes with `portcullis cluster token`, and join with `portcullis join TOKEN`", database, data)
+}
+
 func checkNode(name, address string) error {
 	if !nameForm.MatchString(name) {
 		return problem.New(problem.Invalid, "invalid_name", "name %q is no name of a node; allowed are 1 to 63 letters, digits, dots and dashes", name)
@@ -243,25 +249,7 @@ func (s *Service) Address() string { return s.identity().Address }
 func (s *Service) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	every := func(d time.Duration, what string, do func(context.Context) error) {
-		wg.Go(func() {
-			tick := time.NewTicker(d)
-			defer tick.Stop()
-			failing := false
-			for {
-				step, cancel := context.WithTimeout(ctx, max(d, 5*time.Second))
-				err := do(step)
-				cancel()
-				if err != nil && ctx.Err() == nil && !failing {
-					s.Logger.WarnContext(ctx, what+" failed", "error", err)
-				}
-				failing = err != nil
-				select {
-				case <-ctx.Done():
-					return
-				case <-tick.C:
-				}
-			}
-		})
+		wg.Go(func() { repeat(ctx, s.Logger, d, what, do) })
 	}
 	every(beatEvery, "the heartbeat", s.beat)
 	every(beatEvery, "looking for missed invalidations", s.catchUp())
@@ -274,6 +262,28 @@ func (s *Service) Run(ctx context.Context) error {
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
 	return s.resign(last)
+}
+
+// repeat does something now and again, until ctx ends. The first of several failures in
+// a row is logged.
+func repeat(ctx context.Context, logger *slog.Logger, every time.Duration, what string, do func(context.Context) error) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	failing := false
+	for {
+		step, cancel := context.WithTimeout(ctx, max(every, 5*time.Second))
+		err := do(step)
+		cancel()
+		if err != nil && ctx.Err() == nil && !failing {
+			logger.WarnContext(ctx, what+" failed", "error", err)
+		}
+		failing = err != nil
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // Listens tells the other nodes, with each heartbeat, where this one has another row

@@ -287,24 +287,19 @@ func (s *Service) sweep() {
 
 // payOften pays while there are debts, until ctx ends.
 func (s *Service) payOften(ctx context.Context) {
-	tick := time.NewTicker(payEvery)
-	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-s.debts.first: // a node without debts wakes no processor
 		}
-		if s.debts.some.Load() {
+		for s.debts.some.Load() {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(payEvery):
+			}
 			s.pay(ctx)
-			continue
-		}
-		tick.Stop() // a node that does nothing wakes no processor
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.debts.first:
-			tick.Reset(payEvery)
 		}
 	}
 }

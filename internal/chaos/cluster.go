@@ -98,13 +98,10 @@ func Require(t testing.TB) {
 	}
 }
 
-// New brings a cluster up; it goes with the test.
-func New(t testing.TB, o Options) *Cluster {
+// newHosts builds the program and the hosts of a cluster, each with its firewall.
+func newHosts(t testing.TB, o Options) *Cluster {
 	t.Helper()
 	Require(t)
-	if o.Nodes == 0 {
-		o.Nodes = 3
-	}
 	c := &Cluster{t: t, options: o, dir: t.TempDir(), firewalls: map[string]func(){}}
 	var err error
 	if c.binary, err = Build(c.dir, o.Clock); err != nil {
@@ -118,6 +115,16 @@ func New(t testing.TB, o Options) *Cluster {
 	for _, h := range c.Lab.Nodes() {
 		c.protect(h)
 	}
+	return c
+}
+
+// New brings a cluster up; it goes with the test.
+func New(t testing.TB, o Options) *Cluster {
+	t.Helper()
+	if o.Nodes == 0 {
+		o.Nodes = 3
+	}
+	c := newHosts(t, o)
 	if o.Patroni {
 		c.Patroni = patronilab.Start(t, c.Lab.Nodes()[:o.Nodes])
 		c.dsn = c.Patroni.SecretDSN()

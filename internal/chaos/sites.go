@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/portcullis-id/portcullis/internal/lab"
 	"github.com/portcullis-id/portcullis/internal/pglab"
 )
 
@@ -42,17 +41,8 @@ type Side struct {
 // NewSites brings both up: A works, B waits. The lease is that of both.
 func NewSites(t testing.TB, lease time.Duration) *Sites {
 	t.Helper()
-	Require(t)
 	pglab.Require(t)
-	c := &Cluster{t: t, options: Options{Nodes: 4, External: true}, dir: t.TempDir(), firewalls: map[string]func(){}}
-	var err error
-	if c.binary, err = Build(c.dir, false); err != nil {
-		t.Fatal(err)
-	}
-	c.Lab = lab.New(t, lab.Options{Nodes: c.options.Nodes, IPv4Only: true, Services: []string{"db1", "db2", "db3"}})
-	for _, h := range c.Lab.Nodes() {
-		c.protect(h)
-	}
+	c := newHosts(t, Options{Nodes: 4, External: true})
 	s := &Sites{Cluster: c, A: &Side{Name: "a", hosts: []string{"node1", "node2", "db1"}}, B: &Side{Name: "b", hosts: []string{"node3", "node4", "db2"}}}
 	for _, a := range s.A.hosts {
 		for _, b := range s.B.hosts {
