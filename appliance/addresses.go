@@ -155,7 +155,7 @@ func (f hostFirewall) Blocks(to netip.Addr, port int) string {
 }
 
 func (f hostFirewall) Allow(to netip.Addr, port int, row netcontract.RowID) string {
-	return f.set.Allow(true, "tcp", netip.PrefixFrom(to, to.BitLen()), uint16(port), "row "+string(row)) // #nosec G115 -- as above
+	return f.set.Allow(f.Blocks(to, port), true, "tcp", netip.PrefixFrom(to, to.BitLen()), uint16(port), "row "+string(row)) // #nosec G115 -- as above
 }
 
 func readHostFirewall() (addresses.Firewall, string) {

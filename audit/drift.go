@@ -111,7 +111,7 @@ func listeners() map[string]string {
 }
 
 func compareFirewall(set *hostfw.Ruleset, h Host, listening map[string]string, now time.Time) *FirewallReport {
-	r := &FirewallReport{At: now.UTC(), Firewall: set.Kind, Docker: set.Docker, Findings: []Drift{}, Note: set.Partial}
+	r := &FirewallReport{At: now.UTC(), Firewall: set.Kind(), Docker: set.Docker, Findings: []Drift{}, Note: set.Partial}
 	c := &comparison{set: set, host: h, listening: listening, report: r}
 	entries := set.Entries()
 	for _, e := range h.Expected {
@@ -204,7 +204,7 @@ func (c *comparison) flow(e Expected, peer netip.Prefix, v6 bool, entries []host
 	}
 	c.add(found{drift: Drift{Kind: Blocked, Row: e.Row, Protocol: e.Protocol, Peer: peerText, By: results[0].By,
 		Sentence: fmt.Sprintf("The host's firewall blocks row %s %s: %s.", e.Row, way, results[0].By),
-		Remedy:   c.set.Allow(e.Out, e.Protocol, peer, port, "row "+string(e.Row))}, from: port, to: port, v6: v6, row: e.Row})
+		Remedy:   c.set.Allow(results[0].By, e.Out, e.Protocol, peer, port, "row "+string(e.Row))}, from: port, to: port, v6: v6, row: e.Row})
 }
 
 // strangers looks at every port for a stranger, and reports whether the firewall
@@ -377,7 +377,7 @@ func (c *comparison) worded(f found, v4, v6 bool) Drift {
 		}
 		d.Sentence = fmt.Sprintf("%s port %s is open to strangers (%s) although the rules for this host's own ports are not asked: %s sends it to %s before, as Docker does for a published port; %s.", strings.ToUpper(d.Protocol), d.Ports, d.Families, d.By, d.To, why)
 		if c.closedForHost(f) {
-			d.Sentence = fmt.Sprintf("%s says that %s port %s is closed, and strangers get in (%s): %s sends it to %s before the rules are asked, as Docker does for a published port; %s.", c.set.Kind, d.Protocol, d.Ports, d.Families, d.By, d.To, why)
+			d.Sentence = fmt.Sprintf("%s says that %s port %s is closed, and strangers get in (%s): %s sends it to %s before the rules are asked, as Docker does for a published port; %s.", c.set.Kind(), d.Protocol, d.Ports, d.Families, d.By, d.To, why)
 		}
 	}
 	return d

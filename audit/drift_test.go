@@ -145,9 +145,16 @@ func TestDriftOfNftables(t *testing.T) {
 func TestBlockedRowsAndTheirRemedies(t *testing.T) {
 	iptables := "*filter\n:INPUT DROP [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT DROP [0:0]\n-A INPUT -p tcp -m tcp --dport 443 -j ACCEPT\n" +
 		"-A INPUT -p tcp -m tcp --dport 9001 -j ACCEPT\n-A OUTPUT -p tcp -m tcp --dport 7777 -j ACCEPT\n-A OUTPUT -p tcp -m tcp --dport 9001 -j ACCEPT\nCOMMIT\n"
+	nft := func(b *bench) {
+		b.node.Nft(strings.NewReplacer("{ 7777, 9001 }", "9001", ", 10.77.4.0/24", "", ", fd77:0:0:4::/64", "").Replace(nftRules))
+	}
 	for name, load := range map[string]func(b *bench){
-		"nftables": func(b *bench) {
-			b.node.Nft(strings.NewReplacer("{ 7777, 9001 }", "9001", ", 10.77.4.0/24", "", ", fd77:0:0:4::/64", "").Replace(nftRules))
+		"nftables": nft,
+		"nftables beside iptables": func(b *bench) {
+			accepts := "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\nCOMMIT\n"
+			b.restore("iptables-nft-restore", accepts)
+			b.restore("ip6tables-nft-restore", accepts)
+			nft(b)
 		},
 		"iptables": func(b *bench) {
 			b.restore("iptables-nft-restore", iptables)

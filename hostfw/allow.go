@@ -8,8 +8,9 @@ import (
 )
 
 // Allow is the command that lets a flow through the firewall of this host, in the
-// language of the one that is in use. peer is the zero Prefix for everybody.
-func (s *Ruleset) Allow(out bool, protocol string, peer netip.Prefix, port uint16, row string) string {
+// language of the table whose rule drops it (Result.By), or, where by is "", of the
+// firewall that is in use. peer is the zero Prefix for everybody.
+func (s *Ruleset) Allow(by string, out bool, protocol string, peer netip.Prefix, port uint16, row string) string {
 	family, word := "ip", ""
 	if peer.IsValid() {
 		word = peer.String()
@@ -21,7 +22,11 @@ func (s *Ruleset) Allow(out bool, protocol string, peer netip.Prefix, port uint1
 		}
 	}
 	comment := "portcullis " + row
-	switch s.Kind {
+	kind := s.kept.of(by)
+	if kind == "" {
+		kind = s.Kind()
+	}
+	switch kind {
 	case "ufw":
 		if word == "" {
 			word = "any"
@@ -54,7 +59,11 @@ func (s *Ruleset) Allow(out bool, protocol string, peer netip.Prefix, port uint1
 	if word != "" {
 		match = fmt.Sprintf("%s %s %s ", family, side, word)
 	}
-	return fmt.Sprintf("nft insert rule %s %s%s dport %d accept comment '%q'", s.filterChain(out, family), match, protocol, port, comment)
+	chain := ChainOf(by)
+	if chain == "" {
+		chain = s.filterChain(out, family)
+	}
+	return fmt.Sprintf("nft insert rule %s %s%s dport %d accept comment '%q'", chain, match, protocol, port, comment)
 }
 
 func opt(flag, value string) string {

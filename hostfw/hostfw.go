@@ -27,6 +27,7 @@ type Firewall struct {
 // Drop is a rule, or the policy of a chain, that lets packets go nowhere.
 type Drop struct {
 	Where   string `json:"where"` // table, chain and, of a rule, its comment or handle
+	Kind    string `json:"kind"`  // of the firewall that keeps the table, as Firewall.Kind
 	Hook    string `json:"hook"`  // input, output or forward
 	Reject  bool   `json:"reject,omitempty"`
 	Policy  bool   `json:"policy,omitempty"`
@@ -85,20 +86,15 @@ func Read() (*Firewall, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Firewall{Kind: "none"}
-	hooks := reach(conn, chains)
+	f := &Firewall{}
+	hooks, kept := reach(conn, chains), tables{}
 	for _, c := range chains {
 		hook := hooks[key(c)]
 		if hook == "" {
 			continue // nothing of input, output or forward gets there
 		}
-		if f.Kind == "none" {
-			f.Kind = "nftables"
-		}
-		if kind := kindOf(c); kind != "" {
-			f.Kind = kind
-		}
-		where := fmt.Sprintf("%s %s %s", family(c.Table.Family), c.Table.Name, c.Name)
+		kept.notice(c)
+		where := whereOf(c)
 		if c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
 			f.Drops = append(f.Drops, Drop{Where: where, Hook: hook, Policy: true})
 		}
@@ -113,6 +109,10 @@ func Read() (*Firewall, error) {
 				f.Drops = append(f.Drops, d)
 			}
 		}
+	}
+	f.Kind = kept.kind()
+	for i := range f.Drops {
+		f.Drops[i].Kind = kept.of(f.Drops[i].Where)
 	}
 	sort.Slice(f.Drops, func(i, j int) bool { return f.Drops[i].Where < f.Drops[j].Where })
 	return f, nil
@@ -158,6 +158,49 @@ func reach(conn *nftables.Conn, chains []*nftables.Chain) map[string]string {
 	return hooks
 }
 
+// tables are the kinds of the firewalls that keep a host's tables, by the table's
+// family and name. One host may have several: an accepting rule in a table of one
+// does not help against a rule that drops in another's.
+type tables map[string]string
+
+// kinds in the order in which they make a host's firewall.
+var kinds = []string{"none", "nftables", "iptables", "ufw", "firewalld"}
+
+func (t tables) set(table, kind string) {
+	if slices.Index(kinds, kind) > slices.Index(kinds, t[table]) {
+		t[table] = kind
+	}
+}
+
+func (t tables) notice(c *nftables.Chain) { t.set(tableOf(whereOf(c)), kindOf(c)) }
+
+// of is the kind of the table that a rule or a policy is in, "" of none.
+func (t tables) of(where string) string { return t[tableOf(where)] }
+
+// kind is that of the host.
+func (t tables) kind() string {
+	best := 0
+	for _, k := range t {
+		best = max(best, slices.Index(kinds, k))
+	}
+	return kinds[best]
+}
+
+func whereOf(c *nftables.Chain) string {
+	return fmt.Sprintf("%s %s %s", family(c.Table.Family), c.Table.Name, c.Name)
+}
+
+func tableOf(where string) string { return firstWords(where, 2) }
+
+// ChainOf is the chain that a rule or a policy is in, as nft wants it: family, table
+// and name.
+func ChainOf(where string) string { return firstWords(where, 3) }
+
+func firstWords(s string, n int) string {
+	fields := strings.Fields(s)
+	return strings.Join(fields[:min(n, len(fields))], " ")
+}
+
 // kindOf tells the programs that write nftables by the names that they use.
 func kindOf(c *nftables.Chain) string {
 	switch {
@@ -168,7 +211,7 @@ func kindOf(c *nftables.Chain) string {
 	case c.Table.Name == "filter" && (c.Name == "INPUT" || c.Name == "OUTPUT"):
 		return "iptables"
 	}
-	return ""
+	return "nftables"
 }
 
 func family(f nftables.TableFamily) string {

@@ -88,6 +88,22 @@ func TestKinds(t *testing.T) {
 		}
 		undo()
 	}
+	node := l.Host("node1")
+	for _, rules := range []string{
+		"table ip filter { chain INPUT { type filter hook input priority 0; policy drop; }; }",
+		"table ip6 filter { chain INPUT { type filter hook input priority 0; policy drop; jump ufw6-user-input; }; chain ufw6-user-input { tcp dport 1 counter drop; }; }",
+		"table inet mine { chain input { type filter hook input priority 0; policy accept; tcp dport 1 counter drop; }; }",
+	} {
+		node.Nft(rules)
+	}
+	f := read(t, node)
+	var kinds []string
+	for _, d := range f.Drops {
+		kinds = append(kinds, hostfw.ChainOf(d.Where)+": "+d.Kind)
+	}
+	if want := []string{"inet mine input: nftables", "ip filter INPUT: iptables", "ip6 filter INPUT: ufw", "ip6 filter ufw6-user-input: ufw"}; f.Kind != "ufw" || !slices.Equal(kinds, want) {
+		t.Errorf("a host with three: %s, %q; want ufw, %q", f.Kind, kinds, want)
+	}
 }
 
 func TestWhatARuleIsFor(t *testing.T) {

@@ -80,12 +80,11 @@ func (s *Ruleset) addLegacy(family, text string) {
 			}
 			s.chains[c.key] = c
 			s.Docker = s.Docker || strings.HasPrefix(f[0], "DOCKER")
-			switch {
-			case strings.HasPrefix(f[0], "ufw"):
-				s.Kind = "ufw"
-			case s.Kind == "none" || s.Kind == "nftables":
-				s.Kind = "iptables"
+			kind := "iptables"
+			if strings.HasPrefix(f[0], "ufw") {
+				kind = "ufw"
 			}
+			s.kept.set(tableOf(c.where), kind)
 		case strings.HasPrefix(line, "-A "):
 			args := words(line)
 			c := s.chains[family+" "+table+" "+args[1]]

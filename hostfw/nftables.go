@@ -27,7 +27,7 @@ func Load() (*Ruleset, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Ruleset{Kind: "none", chains: map[string]*chain{}}
+	s := &Ruleset{kept: tables{}, chains: map[string]*chain{}}
 	if s.hosts, err = interfaces(); err != nil {
 		return nil, err
 	}
@@ -36,8 +36,9 @@ func Load() (*Ruleset, error) {
 		if c.Table.Family != nftables.TableFamilyINet && c.Table.Family != nftables.TableFamilyIPv4 && c.Table.Family != nftables.TableFamilyIPv6 {
 			continue
 		}
-		s.notice(c)
-		n := &chain{key: key(c), where: fmt.Sprintf("%s %s %s", family(c.Table.Family), c.Table.Name, c.Name),
+		s.kept.notice(c)
+		s.Docker = s.Docker || strings.HasPrefix(c.Name, "DOCKER")
+		n := &chain{key: key(c), where: whereOf(c),
 			v4: c.Table.Family != nftables.TableFamilyIPv6, v6: c.Table.Family != nftables.TableFamilyIPv4}
 		if c.Hooknum != nil {
 			n.base, n.nat = true, c.Type == nftables.ChainTypeNAT
@@ -69,16 +70,6 @@ func Load() (*Ruleset, error) {
 		s.Partial = err.Error()
 	}
 	return s, nil
-}
-
-func (s *Ruleset) notice(c *nftables.Chain) {
-	if s.Kind == "none" {
-		s.Kind = "nftables"
-	}
-	if k := kindOf(c); k != "" && s.Kind != "ufw" && s.Kind != "firewalld" {
-		s.Kind = k
-	}
-	s.Docker = s.Docker || strings.HasPrefix(c.Name, "DOCKER")
 }
 
 func interfaces() ([]iface, error) {

@@ -56,14 +56,17 @@ func of(b bool) tri {
 // Ruleset is all rules of a host at one moment, of nftables and of the older
 // iptables, that say something of packets.
 type Ruleset struct {
-	Kind   string // as Firewall.Kind
-	Docker bool   // Docker's chains are there
+	Docker bool // Docker's chains are there
 	// Partial says what could not be read, or "".
 	Partial string
 
+	kept   tables
 	chains map[string]*chain // by key
 	hosts  []iface
 }
+
+// Kind is the firewall in use, as Firewall.Kind.
+func (s *Ruleset) Kind() string { return s.kept.kind() }
 
 // iface is an interface that packets from other hosts come in by.
 type iface struct {

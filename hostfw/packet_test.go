@@ -202,8 +202,8 @@ func TestPacketsThroughIptables(t *testing.T) {
 			withDocker(t, node)
 			restore(t, node, program, docker)
 			s := load(t, node)
-			if s.Kind != "iptables" || !s.Docker {
-				t.Errorf("kind %s, docker %t", s.Kind, s.Docker)
+			if s.Kind() != "iptables" || !s.Docker {
+				t.Errorf("kind %s, docker %t", s.Kind(), s.Docker)
 			}
 			check(t, s, node.Addr4(), packets{
 				"tcp 198.51.100.1 443":  "open",

@@ -326,9 +326,9 @@ func (r *run) neighboursDropped(f *Finding, where, what string, source netip.Add
 	f.By = source.String()
 	f.Sentence = fmt.Sprintf("%s to %s does not leave this host: neighbour discovery gets no answer, most likely because this host's own firewall drops it.", what, where)
 	f.Evidence = append(f.Evidence, fmt.Sprintf("of %d packets none went out, and this host's own firewall drops what no rule accepts (chain %s)", burst, d.Where))
-	f.Fix = &Fix{At: r.Self.Name, Action: FixAllow, Firewall: r.own.Firewall.Kind}
+	f.Fix = &Fix{At: r.Self.Name, Action: FixAllow, Firewall: d.Kind}
 	if f.Fix.Firewall == "nftables" {
-		f.Fix.Commands = []string{fmt.Sprintf("nft insert rule %s ip6 hoplimit 255 icmpv6 type '{ nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert }' accept", dropRule(d).chain())}
+		f.Fix.Commands = []string{fmt.Sprintf("nft insert rule %s ip6 hoplimit 255 icmpv6 type '{ nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert }' accept", hostfw.ChainOf(d.Where))}
 	} else {
 		f.Fix.Commands = []string{"ip6tables -I INPUT -p ipv6-icmp --icmpv6-type neighbour-solicitation -m hl --hl-eq 255 -j ACCEPT", "ip6tables -I INPUT -p ipv6-icmp --icmpv6-type neighbour-advertisement -m hl --hl-eq 255 -j ACCEPT"}
 	}

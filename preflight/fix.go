@@ -154,13 +154,14 @@ func (r *run) allowHere(f *Finding, hook string, source netip.Addr) {
 
 // acceptAnswersHere proposes the rule that every firewall with a state begins with.
 func (r *run) acceptAnswersHere(f *Finding) {
-	fix := &Fix{At: r.Self.Name, Action: FixAllow, Firewall: kindOf(r.own.Firewall)}
+	d, found := dropping(r.own.Firewall, "input", Check{Address: f.Address, Protocol: f.Protocol, Port: -1})
+	fix := &Fix{At: r.Self.Name, Action: FixAllow, Firewall: language(r.own.Firewall, d, found)}
 	tools := []string{"iptables", "ip6tables"}
-	switch d, ok := dropping(r.own.Firewall, "input", Check{Address: f.Address, Protocol: f.Protocol, Port: -1}); {
-	case fix.Firewall == "nftables" || fix.Firewall == "none":
+	switch fix.Firewall {
+	case "nftables", "none":
 		chain := "inet filter input"
-		if ok {
-			chain = d.chain()
+		if found {
+			chain = hostfw.ChainOf(d.Where)
 		}
 		fix.Commands = []string{fmt.Sprintf(`nft insert rule %s ct state established,related accept comment '"answers"'`, chain)}
 	default:
@@ -173,13 +174,13 @@ func (r *run) acceptAnswersHere(f *Finding) {
 
 func (x *Fix) text() string { return fmt.Sprintf("On %s: %s", x.At, strings.Join(x.Commands, "; ")) }
 
-func (d dropRule) chain() string {
-	fields := strings.Fields(d.Where)
-	return strings.Join(fields[:min(3, len(fields))], " ")
-}
-
-func kindOf(f *hostfw.Firewall) string {
-	if f == nil {
+// language is the kind of the firewall in which a packet has to be allowed: of the
+// table that drops it, where that is known, or of the host.
+func language(f *hostfw.Firewall, d dropRule, found bool) string {
+	switch {
+	case found:
+		return d.Kind
+	case f == nil:
 		return "nftables" // not known: what current systems have
 	}
 	return f.Kind
@@ -188,7 +189,8 @@ func kindOf(f *hostfw.Firewall) string {
 // allow is what lets the packets of a check through, in the language of the firewall
 // that is in use on a host.
 func allow(fw *hostfw.Firewall, host, hook string, c Check, t Traffic) *Fix {
-	fix := &Fix{At: host, Action: FixAllow, Firewall: kindOf(fw), Traffic: &t}
+	d, found := dropping(fw, hook, c)
+	fix := &Fix{At: host, Action: FixAllow, Firewall: language(fw, d, found), Traffic: &t}
 	comment := fmt.Sprintf("portcullis %s", c.Row)
 	in := hook == "input"
 	v6 := !c.Address.Is4()
@@ -239,8 +241,8 @@ func allow(fw *hostfw.Firewall, host, hook string, c Check, t Traffic) *Fix {
 		fix.Commands = []string{"firewall-cmd " + rule, "firewall-cmd --permanent " + rule}
 	default:
 		chain := "inet filter " + hook
-		if d, ok := dropping(fw, hook, c); ok {
-			chain = d.chain()
+		if found {
+			chain = hostfw.ChainOf(d.Where)
 		}
 		side, who := "saddr", t.Source
 		if !in {

@@ -20,17 +20,18 @@ const (
 	slowOutside = time.Second
 	lossLimit   = 0.05 // of first packets
 	sample      = 40   // connections that a path is judged by
+	glance      = 20   // and those that show whether it has to be: one loss of 30 in 100 is missed in a thousand paths
 	burst       = 5    // packets that are counted on their way
 	burstTime   = 80 * time.Millisecond
 )
 
 // quality is what the connections to an address saw on the way.
 type quality struct {
-	lost, packets int
-	rtts          []time.Duration
+	connections, lost int // lost are those that sent a packet again, or did not come about
+	rtts              []time.Duration
 }
 
-func (r *run) measured(a netip.Addr, q probe.Quality) {
+func (r *run) measured(a netip.Addr, one probe.Quality) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all := r.quality[a]
@@ -38,11 +39,41 @@ func (r *run) measured(a netip.Addr, q probe.Quality) {
 		all = &quality{}
 		r.quality[a] = all
 	}
-	all.lost += q.Lost
-	all.packets += q.Packets
-	if q.RTT > 0 {
-		all.rtts = append(all.rtts, q.RTT)
+	all.add(one)
+}
+
+func (q *quality) add(one probe.Quality) {
+	q.connections++
+	if one.Lost > 0 {
+		q.lost++
 	}
+	if one.RTT > 0 {
+		q.rtts = append(q.rtts, one.RTT)
+	}
+}
+
+// sample opens connections to the target of a check, and closes them at once.
+func (q *quality) sample(ctx context.Context, c Check, connections int) {
+	targets := make([]probe.Target, connections)
+	for n := range targets {
+		targets[n].Address = c.addrPort()
+	}
+	for _, p := range probe.TCP(ctx, targets, connectTime) {
+		one := probe.Quality{Lost: 1}
+		if p.Conn != nil {
+			one, _ = probe.QualityOf(p.Conn)
+			_ = p.Conn.Close()
+		}
+		q.add(one)
+	}
+}
+
+// loss is the share of connections that saw one, 0 to 1.
+func (q *quality) loss() float64 { return float64(q.lost) / float64(max(1, q.connections)) }
+
+// within reports whether the path of a check keeps its bounds.
+func (q *quality) within(c Check, loss float64) bool {
+	return q.loss() <= loss && quantile(q.rtts, 0.9) <= c.limit()
 }
 
 // quantile is that of durations, by the nearest rank; 0 of none.
@@ -137,41 +168,31 @@ func (r *run) refusedByOther(c Check, o outcome) bool {
 	return o.verdict == Closed && listens
 }
 
-// paths looks more closely at the addresses to which packets were lost or late.
+// paths looks more closely at the addresses to which packets were lost or late. Few
+// connections may not show a loss: to a host of the run there are more.
 func (r *run) paths(ctx context.Context, found []outcome) {
 	var wg sync.WaitGroup
 	for a, q := range r.quality {
 		i := slices.IndexFunc(found, func(o outcome) bool { return o.check.Address == a && o.verdict == Open && !o.check.Closed })
-		if i < 0 || q.lost == 0 && quantile(q.rtts, 0.9) <= r.checks[i].limit() {
+		if i < 0 {
 			continue
 		}
+		c := r.checks[i]
 		wg.Go(func() {
-			targets := make([]probe.Target, sample)
-			for n := range targets {
-				targets[n].Address = r.checks[i].addrPort()
+			if more := glance - q.connections; more > 0 && !c.Outside && q.within(c, 0) {
+				q.sample(ctx, c, more)
 			}
-			lost, rtts := 0, []time.Duration{}
-			for _, p := range probe.TCP(ctx, targets, connectTime) {
-				if p.Conn == nil {
-					lost++
-					continue
-				}
-				q, _ := probe.QualityOf(p.Conn)
-				_ = p.Conn.Close() // it was opened to be timed
-				if q.Lost > 0 {
-					lost++
-				}
-				if q.RTT > 0 {
-					rtts = append(rtts, q.RTT)
-				}
+			if q.within(c, 0) {
+				return
 			}
-			loss := float64(lost) / sample
-			if loss <= lossLimit && quantile(rtts, 0.9) <= r.checks[i].limit() || ctx.Err() != nil {
+			judged := &quality{}
+			judged.sample(ctx, c, sample)
+			if judged.within(c, lossLimit) || ctx.Err() != nil {
 				return
 			}
 			for n := range found {
 				if o := &found[n]; o.check.Address == a && o.verdict == Open && !o.check.Closed {
-					o.verdict, o.loss, o.rtts = Slow, loss, rtts
+					o.verdict, o.loss, o.rtts = Slow, judged.loss(), judged.rtts
 				}
 			}
 		})

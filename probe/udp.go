@@ -130,9 +130,8 @@ func Burst(ctx context.Context, t Target, udp bool, n int, wait time.Duration) {
 
 // Quality is what the kernel has measured on a connection.
 type Quality struct {
-	RTT     time.Duration // 0 where no packet could be timed
-	Lost    int           // packets that were sent again
-	Packets int           // packets that were sent
+	RTT  time.Duration // 0 where no packet could be timed
+	Lost int           // packets that were sent again
 }
 
 // QualityOf asks the kernel (TCP_INFO of tcp(7)): how busy this process is plays no
@@ -151,7 +150,7 @@ func QualityOf(conn net.Conn) (q Quality, ok bool) {
 		if err != nil {
 			return
 		}
-		q = Quality{RTT: time.Duration(info.Rtt) * time.Microsecond, Lost: int(info.Total_retrans), Packets: int(info.Segs_out)}
+		q = Quality{RTT: time.Duration(info.Rtt) * time.Microsecond, Lost: int(info.Total_retrans)}
 		if info.Min_rtt != 0 && info.Min_rtt != ^uint32(0) {
 			q.RTT = time.Duration(info.Min_rtt) * time.Microsecond
 		}

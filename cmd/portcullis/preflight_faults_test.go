@@ -633,11 +633,15 @@ func TestPreflightFindsThisHostsOwnFirewall(t *testing.T) {
 	look := func() *preflight.Report {
 		return alone(t, node, nil, "--self", "node1", "--row", "update-images", "--depot", "depot.lab", "--ca", roots)
 	}
-	kinds := map[string]func() func(){
-		"nftables": func() func() {
-			return node.Nft(`table inet mine { chain out { type filter hook output priority 0; policy accept; tcp dport 443 counter drop; }; }`)
-		},
-		"iptables": func() func() {
+	table := func() func() {
+		return node.Nft(`table inet mine { chain out { type filter hook output priority 0; policy accept; tcp dport 443 counter drop; }; }`)
+	}
+	for _, tt := range []struct {
+		name, kind string
+		load       func() func()
+	}{
+		{"nftables", "nftables", table},
+		{"iptables", "iptables", func() func() {
 			for _, tool := range []string{"iptables", "ip6tables"} {
 				node.Run(tool, "-A", "OUTPUT", "-p", "tcp", "--dport", "443", "-j", "DROP")
 			}
@@ -646,19 +650,20 @@ func TestPreflightFindsThisHostsOwnFirewall(t *testing.T) {
 					node.Run(tool, "-F", "OUTPUT")
 				}
 			}
-		},
-	}
-	for kind, load := range kinds {
-		t.Run(kind, func(t *testing.T) {
-			if kind == "iptables" {
+		}},
+		// The tables of iptables stay, empty: the rule to add belongs to the table that drops.
+		{"nftables beside iptables", "nftables", table},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if strings.Contains(tt.name, "iptables") {
 				wants(t, "iptables", "ip6tables")
 			}
-			defer load()()
+			defer tt.load()()
 			r := look()
 			fixes := &repair{t: t, l: l}
 			for _, v6 := range []bool{false, true} {
 				f := find(t, r, "node1", "depot.lab", netcontract.UpdateImages, 443, v6)
-				if f.OK || f.Fix == nil || f.Fix.At != "node1" || f.Fix.Firewall != kind || !strings.Contains(f.Sentence, "own firewall drops") {
+				if f.OK || f.Fix == nil || f.Fix.At != "node1" || f.Fix.Firewall != tt.kind || !strings.Contains(f.Sentence, "own firewall drops") {
 					t.Fatalf("%s", show(f))
 				}
 				fixes.apply(f)
