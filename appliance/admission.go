@@ -1,7 +1,6 @@
 package appliance
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"strings"
@@ -63,11 +62,42 @@ const (
 // noticed.
 const refusalHeld = 500 * time.Millisecond
 
-func holdRefusal(ctx context.Context) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(refusalHeld):
+// unfit says why this node must take no requests, in words for strangers; nil where it
+// may. A node of a cluster whose clock is wrong would make tokens that the others
+// refuse.
+func (n *Node) unfit() *problem.Error {
+	if n.site != nil {
+		if e := n.site.unfit(); e != nil {
+			return e
+		}
 	}
+	if n.control == nil {
+		return nil
+	}
+	err := n.control.ClockFault()
+	if err == nil {
+		return nil
+	}
+	e := problem.Wrap(problem.Unavailable, "clock_apart", err, "This server cannot answer at this moment; try again.")
+	e.RetryAfter = time.Second
+	return e
+}
+
+// fit refuses requests while unfit says why. They have no place at the gate meanwhile:
+// they wait for nothing.
+func fit(unfit func() *problem.Error, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		e := unfit()
+		if e == nil {
+			next.ServeHTTP(w, r)
+			return
+		}
+		select {
+		case <-r.Context().Done():
+		case <-time.After(refusalHeld):
+		}
+		turnAway(w, r, e, whyAway)
+	})
 }
 
 // turnAway costs next to nothing, as it is what a flood gets.

@@ -2,7 +2,6 @@ package appliance
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/portcullis-id/portcullis/overload"
+	"github.com/portcullis-id/portcullis/problem"
 )
 
 func TestClasses(t *testing.T) {
@@ -34,7 +34,7 @@ func TestClasses(t *testing.T) {
 
 // TestRefusalOfAnUnfitNodeIsHeld: it must not be the fastest of all nodes.
 func TestRefusalOfAnUnfitNodeIsHeld(t *testing.T) {
-	h := fit(func() error { return errors.New("the clock is wrong") }, http.NotFoundHandler())
+	h := fit(func() *problem.Error { return problem.New(problem.Unavailable, "clock_apart", "the clock is wrong") }, http.NotFoundHandler())
 	for _, c := range []struct {
 		name  string
 		limit time.Duration // of the client's patience

@@ -339,34 +339,11 @@ func (n *Node) clusterSurface(ctx context.Context) (surface, error) {
 	return surface{row: netcontract.Control, name: "control", listener: tls.NewListener(l, n.control.TLSConfig()), handler: n.wrap(n.control.Handler())}, nil
 }
 
-// unfit says why this node must take no requests; nil on a single node. A node of a
-// cluster whose clock is wrong would make tokens that the others refuse.
-func (n *Node) unfit() error {
-	if n.control == nil {
-		return nil
-	}
-	return n.control.ClockFault()
-}
-
-// fit refuses requests while unfit says why.
-func fit(unfit func() error, next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := unfit(); err != nil {
-			e := problem.Wrap(problem.Unavailable, "clock_apart", err, "This server cannot answer at this moment; try again.")
-			e.RetryAfter = time.Second
-			holdRefusal(r.Context())
-			turnAway(w, r, e, whyAway)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
 // clusterCheck is the health check of a node of a cluster. It is core: a load
 // balancer leaves out who drains, or has a wrong clock.
 func (n *Node) clusterCheck() health.Check {
 	return health.Check{Name: "cluster", Core: true, Run: func(context.Context) health.Result {
-		if err := n.unfit(); err != nil {
+		if err := n.control.ClockFault(); err != nil {
 			return health.Result{Message: problem.From(err).Message}
 		}
 		if n.control.Draining() {

@@ -437,9 +437,6 @@ func (n *Node) front(tenants http.Handler, guard func(*Config, http.Handler) htt
 		mux.Handle("/mailbox", n.mailbox.Handler())
 		mux.Handle("/mailbox/", n.mailbox.Handler())
 	}
-	if n.site != nil {
-		tenants = n.site.refuse(tenants)
-	}
 	mux.Handle("/", fit(n.unfit, admit(n.gate, tenants)))
 	return n.drain.closing(forwardedHost(&n.cfg, guard(&n.cfg, mux)))
 }

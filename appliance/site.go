@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"sync"
 	"time"
 
@@ -347,18 +346,16 @@ func (w *siteWatch) tell(ctx context.Context) {
 	}
 }
 
-// refuse answers everything with 503 while the site must not work: a token is as
-// good as a write.
-func (w *siteWatch) refuse(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		if err := w.Refusal(); err != nil {
-			p := problem.Wrap(problem.Unavailable, "site_passive", err, "This server's site does not answer requests at this moment")
-			p.RetryAfter = siteFresh
-			turnAway(rw, r, p, whyAway)
-			return
-		}
-		next.ServeHTTP(rw, r)
-	})
+// unfit is what a node of this site answers while the site must not work, as a token
+// is as good as a write; nil while it may.
+func (w *siteWatch) unfit() *problem.Error {
+	err := w.Refusal()
+	if err == nil {
+		return nil
+	}
+	e := problem.Wrap(problem.Unavailable, "site_passive", err, "This server's site does not answer requests at this moment")
+	e.RetryAfter = siteFresh
+	return e
 }
 
 // check is the health check of a node of a site. It is core: a load balancer leaves

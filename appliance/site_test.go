@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -112,8 +113,10 @@ func TestSiteRefuses(t *testing.T) {
 		if got != tt.want {
 			t.Errorf("%s: got %q, want %q", name, got, tt.want)
 		}
+		gone, cancel := context.WithCancel(t.Context())
+		cancel() // so that nothing is held
 		answer := httptest.NewRecorder()
-		tt.w.refuse(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/authorize", nil))
+		fit(tt.w.unfit, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })).ServeHTTP(answer, httptest.NewRequestWithContext(gone, http.MethodGet, "/authorize", nil))
 		if want := "This server does not answer at this moment. This page tries again by itself."; tt.want == "" && answer.Code != http.StatusNoContent ||
 			tt.want != "" && (answer.Code != http.StatusServiceUnavailable || !strings.Contains(answer.Body.String(), want)) {
 			t.Errorf("%s: a browser gets %d %s", name, answer.Code, answer.Body)
