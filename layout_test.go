@@ -23,7 +23,7 @@ var layers = map[string]int{
 	"store": 2, "store/sqlite": 2, "store/postgres": 2, "store/storetest": 2, "store/docsql": 2, "store/seal": 2,
 	"tenant": 1, "once": 1, "oauth": 1, "authn": 1, "upstream": 1, "password": 1, "mail": 1, "health": 1,
 	"problem": 0, "netcontract": 0, "telemetry": 0, "web": 0, "egress": 0, "config": 0, "search": 0, "signing": 0,
-	"overload": 0, "probe": 0, "sockets": 0, "hostfw": 0,
+	"overload": 0, "files": 0, "probe": 0, "sockets": 0, "hostfw": 0,
 	"preflight": 1, "audit": 1, "enforce": 1, "addresses": 1, "firewall": 1,
 	"control": 1, "ratelimit": 1, "searchindex": 1, "deploy": 1,
 }

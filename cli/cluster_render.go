@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/portcullis-id/portcullis/deploy"
-	"github.com/portcullis-id/portcullis/firewall"
 )
 
 type clusterRenderCmd struct {
@@ -80,11 +79,7 @@ func (c *clusterRenderCmd) Run(std IO) error {
 			return fmt.Errorf("make the folder: %w", err)
 		}
 	}
-	same := make([]firewall.File, len(files))
-	for i, f := range files {
-		same[i] = firewall.File(f)
-	}
-	return writeFiles(std.Out, c.Dir, same)
+	return writeFiles(std.Out, c.Dir, files)
 }
 
 func (c *clusterRenderCmd) render() ([]deploy.File, error) {

@@ -58,15 +58,7 @@ func writeChangeRequest(dir string, report *preflight.Report, table netcontract.
 		return err
 	}
 	for _, f := range files {
-		path := filepath.Join(dir, filepath.FromSlash(f.Name))
-		if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-			return fmt.Errorf("write the change request: %w", err)
-		}
-		mode := os.FileMode(0o600)
-		if f.Executable {
-			mode = 0o700
-		}
-		if err := os.WriteFile(path, []byte(f.Content), mode); err != nil {
+		if _, err := f.Write(dir, 0o600); err != nil {
 			return fmt.Errorf("write the change request: %w", err)
 		}
 	}

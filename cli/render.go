@@ -6,13 +6,12 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/portcullis-id/portcullis/appliance"
+	"github.com/portcullis-id/portcullis/files"
 	"github.com/portcullis-id/portcullis/firewall"
 	"github.com/portcullis-id/portcullis/netcontract"
 )
@@ -193,27 +192,20 @@ func (c *networkRenderCmd) formats() string {
 
 // writeFiles writes files below a folder and says which, or prints them: several
 // with a line above each that says which one it is.
-func writeFiles(w io.Writer, dir string, files []firewall.File) error {
-	for _, f := range files {
+func writeFiles(w io.Writer, dir string, rendered []files.File) error {
+	for _, f := range rendered {
 		if dir == "" {
-			if len(files) > 1 {
+			if len(rendered) > 1 {
 				fmt.Fprintf(w, "# ==== %s\n", f.Name)
 			}
 			if _, err := io.WriteString(w, f.Content); err != nil {
-				return fmt.Errorf("print the rules: %w", err)
+				return fmt.Errorf("print what was rendered: %w", err)
 			}
 			continue
 		}
-		path := filepath.Join(dir, filepath.FromSlash(f.Name))
-		if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-			return fmt.Errorf("write the rules: %w", err)
-		}
-		mode := os.FileMode(0o640)
-		if f.Executable {
-			mode = 0o750
-		}
-		if err := os.WriteFile(path, []byte(f.Content), mode); err != nil {
-			return fmt.Errorf("write the rules: %w", err)
+		path, err := f.Write(dir, 0o640)
+		if err != nil {
+			return fmt.Errorf("write what was rendered: %w", err)
 		}
 		fmt.Fprintln(w, path)
 	}

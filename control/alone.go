@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/portcullis-id/portcullis/files"
 	"github.com/portcullis-id/portcullis/problem"
 	"github.com/portcullis-id/portcullis/tenant"
 )
@@ -190,34 +187,22 @@ func (a *Alone) Release() {
 	a.lock = nil
 }
 
-// lockHome reads the id of a data folder, which gets one where it has none. The
-// kernel lets go of the file when the process ends, however it ends.
+// lockHome reads the id of a data folder, which gets one where it has none, and keeps
+// other nodes from the folder.
 func lockHome(data string) (f *os.File, id string, err error) {
-	f, err = os.OpenFile(filepath.Join(data, homeFile), os.O_RDWR|os.O_CREATE, 0o600) // #nosec G304 -- in the node's own folder
-	if err != nil {
-		return nil, "", fmt.Errorf("open the id of the data folder: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-		}
-	}()
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
+	f, id, err = files.Lock(filepath.Join(data, homeFile))
+	if errors.Is(err, files.ErrHeld) {
 		return nil, "", problem.New(problem.Unavailable, "data_in_use", "a node works with the data folder %s already: stop it, or name another folder with --data", data)
 	}
 	if err != nil {
 		return nil, "", fmt.Errorf("lock the data folder: %w", err)
 	}
-	raw, err := io.ReadAll(io.LimitReader(f, 100))
-	if err != nil {
-		return nil, "", fmt.Errorf("read the id of the data folder: %w", err)
-	}
-	if id = strings.TrimSpace(string(raw)); id != "" {
+	if id != "" {
 		return f, id, nil
 	}
 	id = tenant.RandomString(16)
 	if _, err := f.WriteAt([]byte(id+"\n"), 0); err != nil {
+		f.Close()
 		return nil, "", fmt.Errorf("keep the id of the data folder: %w", err)
 	}
 	return f, id, nil

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"text/template"
 
+	"github.com/portcullis-id/portcullis/files"
 	"github.com/portcullis-id/portcullis/netcontract"
 	"github.com/portcullis-id/portcullis/problem"
 )
@@ -29,11 +30,7 @@ func (n Node) Host() string {
 
 // File is one file of a rendering. Its name is a path below the folder that
 // somebody writes it to, with slashes.
-type File struct {
-	Name       string
-	Content    string
-	Executable bool
-}
+type File = files.File
 
 // Cluster is what all renderings share.
 type Cluster struct {

@@ -136,15 +136,7 @@ func TestTextIsTidy(t *testing.T) {
 func write(t testing.TB, dir string, files ...deploy.File) {
 	t.Helper()
 	for _, f := range files {
-		path := filepath.Join(dir, filepath.FromSlash(f.Name))
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		mode := os.FileMode(0o644)
-		if f.Executable {
-			mode = 0o755
-		}
-		if err := os.WriteFile(path, []byte(f.Content), mode); err != nil {
+		if _, err := f.Write(dir, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/portcullis-id/portcullis/files"
 	"github.com/portcullis-id/portcullis/problem"
 )
 
@@ -30,11 +31,7 @@ const (
 
 // File is one file of a rendering. Its name is a path below the folder that
 // somebody writes it to, with slashes.
-type File struct {
-	Name       string
-	Content    string
-	Executable bool
-}
+type File = files.File
 
 // formats are in the order in which help lists them.
 var formats = []struct {

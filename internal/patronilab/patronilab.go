@@ -85,15 +85,7 @@ func Start(t testing.TB, hosts []*lab.Host) *Database {
 		t.Fatal(err)
 	}
 	for _, f := range files {
-		path := filepath.Join(out, f.Name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { // #nosec G301 -- as a person would unpack them
-			t.Fatal(err)
-		}
-		mode := os.FileMode(0o644)
-		if f.Executable {
-			mode = 0o755
-		}
-		if err := os.WriteFile(path, []byte(f.Content), mode); err != nil {
+		if _, err := f.Write(out, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
