@@ -418,10 +418,10 @@ func (n *Node) localClusterState(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	leader, term := n.control.Leader()
+	leader, term, members := n.control.State()
 	return web.JSON(w, http.StatusOK, client.Cluster{
 		Fingerprint: n.control.Fingerprint(), Leader: leader, Term: term, Settings: settings.Version,
-		CertificateUntil: n.control.CertificateUntil().UTC(), Nodes: clusterNodes(n.control.Members()),
+		CertificateUntil: n.control.CertificateUntil().UTC(), Nodes: clusterNodes(members),
 	})
 }
 

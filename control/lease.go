@@ -33,14 +33,6 @@ type leaseView struct {
 	until    time.Time // how long this node leads; zero when it does not
 }
 
-// Leader returns the id of the node that leads, as far as this one knows, and the
-// term.
-func (s *Service) Leader() (id string, term int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.lease.holder, s.lease.term
-}
-
 // Leads reports whether this node leads now.
 func (s *Service) Leads() bool {
 	s.mu.Lock()

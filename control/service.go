@@ -347,10 +347,17 @@ var ErrRestart = errors.New("this node was asked to start again")
 
 // Members are the nodes of the cluster as this one sees them, by name.
 func (s *Service) Members() []View {
+	_, _, members := s.State()
+	return members
+}
+
+// State is what this node knows at one moment: the id of the node that leads, "" where
+// nobody does, the term of the lease, and the nodes of the cluster by name.
+func (s *Service) State() (leader string, term int64, members []View) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	out := make([]View, 0, len(s.members))
+	members = make([]View, 0, len(s.members))
 	for _, m := range s.members {
 		v := View{Member: m, Leader: s.lease.holder == m.ID, Self: m.ID == s.id.ID, Database: sightOf(now.Sub(s.beats[m.ID].at))}
 		v.Network = Up
@@ -364,9 +371,9 @@ func (s *Service) Members() []View {
 		if skew, ok := s.skews[m.ID]; ok {
 			v.Skew = &skew
 		}
-		out = append(out, v)
+		members = append(members, v)
 	}
-	return out
+	return s.lease.holder, s.lease.term, members
 }
 
 // Draining reports whether this node is to take no new work.
