@@ -279,6 +279,29 @@ func TestSwallowedFailure(t *testing.T) {
 	}
 }
 
+// TestCallerGoes: who goes in the middle of a transaction leaves nothing behind, and
+// nobody looks at the connection that closes meanwhile (with -race).
+func TestCallerGoes(t *testing.T) {
+	db, _ := openFaulty(t, postgres.Config{})
+	for range 50 {
+		ctx, cancel := context.WithCancel(t.Context())
+		err := db.Write(ctx, "a", func(tx tenant.Tx) error {
+			if err := tx.Insert(tenant.KindUser, "v", []byte(`{}`)); err != nil {
+				return err
+			}
+			cancel()
+			_, err := tx.Get(tenant.KindUser, "u")
+			return err
+		})
+		if err == nil {
+			t.Fatal("a write whose caller had gone was acknowledged")
+		}
+	}
+	if _, err := db.Get(t.Context(), "a", tenant.KindUser, "v"); !problem.Is(err, problem.NotFound) {
+		t.Errorf("the write happened all the same: %v", err)
+	}
+}
+
 // TestGuard: a write that the guard refuses does not happen; reads are not asked.
 func TestGuard(t *testing.T) {
 	db, _ := openFaulty(t, postgres.Config{})

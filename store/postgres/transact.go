@@ -48,6 +48,14 @@ func (c *conn) release() {
 	_ = c.Conn.Close() // it goes back into the pool, or was broken before
 }
 
+// closed reports whether the connection is of no more use. One that broke is closed
+// elsewhere at this moment: only Raw knows whether it is still ours to look at.
+func (c *conn) closed() bool {
+	closed := true
+	_ = c.Raw(func(any) error { closed = c.pg.IsClosed(); return nil }) // otherwise it is gone
+	return closed
+}
+
 func (c *conn) busy() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -79,13 +87,13 @@ func (db *DB) with(caller context.Context, fn func(ctx context.Context, c *conn)
 	case err == nil:
 		return nil
 	case errors.As(err, &uncertain):
-		if c.busy() || c.pg.IsClosed() || gone(uncertain.error) {
+		if c.busy() || c.closed() || gone(uncertain.error) {
 			db.lose(uncertain.error)
 		}
 		return err
 	case caller.Err() != nil:
 		return err // and the connection goes with its caller
-	case c.pg.IsClosed(), gone(err):
+	case c.closed(), gone(err):
 		db.lose(err)
 		return lostError{err}
 	}
@@ -179,7 +187,7 @@ func (db *DB) try(ctx context.Context, c *conn, fn func(ctx context.Context, q d
 	}
 	committing := false
 	defer func() { // also when fn panics
-		if !committing && !c.pg.IsClosed() {
+		if !committing && !c.closed() {
 			_, _ = c.ExecContext(context.WithoutCancel(ctx), "ROLLBACK") // otherwise the server does it
 		}
 	}()
@@ -194,6 +202,9 @@ func (db *DB) try(ctx context.Context, c *conn, fn func(ctx context.Context, q d
 		if err := (*guard)(); err != nil {
 			return err
 		}
+	}
+	if c.closed() {
+		return errUnsent // whatever fn made of it
 	}
 	committing = true
 	return db.commit(c, t.wrote)
