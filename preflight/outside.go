@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/miekg/dns"
@@ -241,8 +242,31 @@ func (r *run) outsider(ctx context.Context, c Check, conn net.Conn, o outcome) o
 	return o
 }
 
+// direct finds out who is at the other end of a connection, once more where that
+// side hung up: it may have waited for a question for no longer than the connection
+// waited for its turn.
+func (r *run) direct(ctx context.Context, c Check, conn net.Conn, o outcome) outcome {
+	first := r.outsider(ctx, c, conn, o)
+	if !first.hungUp {
+		return first
+	}
+	select {
+	case <-ctx.Done():
+		return first
+	case <-time.After(retryTime):
+	}
+	d := net.Dialer{Timeout: connectTime}
+	second, err := d.DialContext(ctx, "tcp", c.addrPort().String())
+	if err != nil {
+		return first
+	}
+	defer second.Close()
+	return r.outsider(ctx, c, second, o)
+}
+
 func wrongService(o outcome, what string, err error) outcome {
 	o.verdict, o.err = WrongService, errors.New(what)
+	o.hungUp = errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 	if err != nil && !errors.Is(err, io.EOF) {
 		o.err = fmt.Errorf("%s: %w", what, err)
 	}

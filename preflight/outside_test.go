@@ -110,6 +110,38 @@ func TestAnswersOfNameServers(t *testing.T) {
 	}
 }
 
+// TestNameServerThatHangsUp: one that ended a connection which waited is asked again.
+func TestNameServerThatHangsUp(t *testing.T) {
+	for _, tt := range []struct {
+		times int // connections that it ends without an answer
+		want  Verdict
+	}{{0, Open}, {1, Open}, {2, WrongService}} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		go func() {
+			for range tt.times {
+				if c, err := l.Accept(); err == nil {
+					c.Close()
+				}
+			}
+			_ = (&dns.Server{Listener: l, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+				_ = w.WriteMsg(new(dns.Msg).SetReply(q))
+			})}).ActivateAndServe() // until the listener ends
+		}()
+		at := netip.MustParseAddrPort(l.Addr().String())
+		r := newRun(Config{})
+		r.checks = []Check{{Row: netcontract.DNS, Address: at.Addr(), Protocol: netcontract.TCP, Port: int(at.Port()), Outside: true}}
+		found := make([]outcome, 1)
+		r.connect(t.Context(), found, []int{0})
+		if found[0].verdict != tt.want {
+			t.Errorf("after %d connections without an answer: %s, %v; want %s", tt.times, found[0].verdict, found[0].err, tt.want)
+		}
+	}
+}
+
 func TestPortsOfThisHost(t *testing.T) {
 	r := newRun(Config{Table: table(t), Self: Host{Name: "a", Role: Node}})
 	e := &Evidence{Listens: []Listener{{"tcp", "0.0.0.0", 9200, "java"}, {"tcp", "0.0.0.0", 7777, "nginx"}, {"tcp", "::", 22, "sshd"}, {"tcp", "::", 443, "portcullis"}, {"tcp", "::", 80, ""}}}

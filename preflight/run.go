@@ -446,6 +446,7 @@ type outcome struct {
 	size    int      // largest segment that passed, for a black hole
 	note    string   // evidence beside the verdict
 	proved  bool     // a certificate that is trusted for its own sake came
+	hungUp  bool     // the other side ended the connection instead of an answer
 	proxy   *url.URL // that the check went through
 	direct  Verdict  // without the proxy
 	loss    float64  // of first packets, 0 to 1
@@ -503,7 +504,7 @@ func (r *run) connect(ctx context.Context, found []outcome, index []int) {
 			defer func() { <-turn }()
 			o := outcome{rtt: p.Took}
 			if r.checks[i].Outside {
-				o = r.outsider(ctx, r.checks[i], p.Conn, o)
+				o = r.direct(ctx, r.checks[i], p.Conn, o)
 			} else {
 				o = r.identify(ctx, r.checks[i], p.Conn, o)
 			}
