@@ -154,15 +154,11 @@ func (r *run) allowHere(f *Finding, hook string, source netip.Addr) {
 
 // acceptAnswersHere proposes the rule that every firewall with a state begins with.
 func (r *run) acceptAnswersHere(f *Finding) {
-	d, found := dropping(r.own.Firewall, "input", Check{Address: f.Address, Protocol: f.Protocol, Port: -1})
-	fix := &Fix{At: r.Self.Name, Action: FixAllow, Firewall: language(r.own.Firewall, d, found)}
+	kind, chain := place(r.own.Firewall, "input", Check{Address: f.Address, Protocol: f.Protocol, Port: -1})
+	fix := &Fix{At: r.Self.Name, Action: FixAllow, Firewall: kind}
 	tools := []string{"iptables", "ip6tables"}
 	switch fix.Firewall {
 	case "nftables", "none":
-		chain := "inet filter input"
-		if found {
-			chain = hostfw.ChainOf(d.Where)
-		}
 		fix.Commands = []string{fmt.Sprintf(`nft insert rule %s ct state established,related accept comment '"answers"'`, chain)}
 	default:
 		for _, t := range tools {
@@ -174,23 +170,25 @@ func (r *run) acceptAnswersHere(f *Finding) {
 
 func (x *Fix) text() string { return fmt.Sprintf("On %s: %s", x.At, strings.Join(x.Commands, "; ")) }
 
-// language is the kind of the firewall in which a packet has to be allowed: of the
-// table that drops it, where that is known, or of the host.
-func language(f *hostfw.Firewall, d dropRule, found bool) string {
-	switch {
-	case found:
-		return d.Kind
-	case f == nil:
-		return "nftables" // not known: what current systems have
+// place is where the packets of a check have to be allowed: the kind of the firewall,
+// and the chain for one that is nftables. It is the table that drops them, where that
+// is known.
+func place(fw *hostfw.Firewall, hook string, c Check) (kind, chain string) {
+	if d, ok := dropping(fw, hook, c); ok {
+		return d.Kind, hostfw.ChainOf(d.Where)
 	}
-	return f.Kind
+	kind = "nftables" // not known: what current systems have
+	if fw != nil {
+		kind = fw.Kind
+	}
+	return kind, "inet filter " + hook
 }
 
 // allow is what lets the packets of a check through, in the language of the firewall
-// that is in use on a host.
+// that drops them on a host, or else of the one in use there.
 func allow(fw *hostfw.Firewall, host, hook string, c Check, t Traffic) *Fix {
-	d, found := dropping(fw, hook, c)
-	fix := &Fix{At: host, Action: FixAllow, Firewall: language(fw, d, found), Traffic: &t}
+	kind, nftChain := place(fw, hook, c)
+	fix := &Fix{At: host, Action: FixAllow, Firewall: kind, Traffic: &t}
 	comment := fmt.Sprintf("portcullis %s", c.Row)
 	in := hook == "input"
 	v6 := !c.Address.Is4()
@@ -240,10 +238,6 @@ func allow(fw *hostfw.Firewall, host, hook string, c Check, t Traffic) *Fix {
 		rule := fmt.Sprintf(`--add-rich-rule='rule priority="-100" family="%s" source address="%s" %s accept'`, pick("ipv4", "ipv6"), t.Source, what)
 		fix.Commands = []string{"firewall-cmd " + rule, "firewall-cmd --permanent " + rule}
 	default:
-		chain := "inet filter " + hook
-		if found {
-			chain = hostfw.ChainOf(d.Where)
-		}
 		side, who := "saddr", t.Source
 		if !in {
 			side, who = "daddr", t.Destination
@@ -252,7 +246,7 @@ func allow(fw *hostfw.Firewall, host, hook string, c Check, t Traffic) *Fix {
 		if icmp {
 			match = pick("icmp type echo-request", "icmpv6 type echo-request")
 		}
-		fix.Commands = []string{fmt.Sprintf("nft insert rule %s %s %s %s %s accept comment '%q'", chain, pick("ip", "ip6"), side, who, match, comment)}
+		fix.Commands = []string{fmt.Sprintf("nft insert rule %s %s %s %s %s accept comment '%q'", nftChain, pick("ip", "ip6"), side, who, match, comment)}
 	}
 	return fix
 }

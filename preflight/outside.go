@@ -250,13 +250,7 @@ func (r *run) direct(ctx context.Context, c Check, conn net.Conn, o outcome) out
 	if !first.hungUp {
 		return first
 	}
-	select {
-	case <-ctx.Done():
-		return first
-	case <-time.After(retryTime):
-	}
-	d := net.Dialer{Timeout: connectTime}
-	second, err := d.DialContext(ctx, "tcp", c.addrPort().String())
+	second, err := dialAgain(ctx, c)
 	if err != nil {
 		return first
 	}

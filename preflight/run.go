@@ -526,17 +526,23 @@ func (r *run) connect(ctx context.Context, found []outcome, index []int) {
 var tlsRows = map[netcontract.RowID]bool{netcontract.LB: true, netcontract.Control: true, netcontract.CLI: true, netcontract.WebtaskCallback: true,
 	netcontract.UpdatePackages: true, netcontract.UpdateImages: true, netcontract.CDN: true, netcontract.Examples: true, netcontract.Telemetry: true}
 
+// dialAgain connects to the target of a check once more, a little later.
+func dialAgain(ctx context.Context, c Check) (net.Conn, error) {
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(retryTime):
+	}
+	d := net.Dialer{Timeout: exchangeTime}
+	return d.DialContext(ctx, "tcp", c.addrPort().String())
+}
+
 // identify finds out who is at the other end of a connection.
 func (r *run) identify(ctx context.Context, c Check, conn net.Conn, o outcome) outcome {
 	a, _, err := r.exchange(conn, request{Kind: kindHello})
 	if err != nil {
-		// A host that is flooded hangs up on some: once more, a little later.
-		select {
-		case <-ctx.Done():
-		case <-time.After(retryTime):
-		}
-		d := net.Dialer{Timeout: exchangeTime}
-		if second, e := d.DialContext(ctx, "tcp", c.addrPort().String()); e == nil {
+		// A host that is flooded hangs up on some.
+		if second, e := dialAgain(ctx, c); e == nil {
 			a, _, err = r.exchangeWithin(second, request{Kind: kindHello}, 2*exchangeTime)
 			_ = second.Close() // everything was said
 		}
